@@ -1,0 +1,1 @@
+"""The chunk server: fragments in append-only data files with an index."""

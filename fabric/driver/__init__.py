@@ -1,0 +1,1 @@
+"""The driver: objects for programs, and the registry on top of them."""

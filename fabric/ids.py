@@ -1,0 +1,20 @@
+"""Names and numbers that identify things, each with its own type."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Fid = NewType("Fid", int)
+"""64-bit id of a fragment, unique for ever; the master leases ranges of them."""
+
+GroupId = NewType("GroupId", int)
+"""Id of a replica set, from 1."""
+
+Epoch = NewType("Epoch", int)
+"""Counter of a group, raised at every change of its members or state."""
+
+ServerName = NewType("ServerName", str)
+"""Logical name of a chunk server, such as ``chunk-1``; stable across restarts."""
+
+Endpoint = NewType("Endpoint", str)
+"""A ZeroMQ address, such as ``tcp://127.0.0.1:7400``."""

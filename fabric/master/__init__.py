@@ -1,0 +1,1 @@
+"""The master: who is in the cluster, which groups take writes, and what every path names."""

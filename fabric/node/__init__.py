@@ -1,0 +1,1 @@
+"""What a role is, what it may ask for, and the shells that do it."""

@@ -1,0 +1,1 @@
+"""The proxy: stateless, between drivers and replicas."""

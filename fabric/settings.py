@@ -1,0 +1,103 @@
+"""Every limit and timeout, with its unit in its name.
+
+Modules take what they need as arguments; the command line builds a ``Settings`` from its defaults
+and a TOML file, so a value is written down once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# --- wire limits: part of the protocol, the same everywhere ------------------------------------
+
+FRAGMENT_BYTES_MAX = 4 * MIB
+"""A payload is at most one fragment."""
+
+HEADER_BYTES_MAX = 1 * MIB
+"""The header frame of a message."""
+
+FRAMES_MAX = 3
+"""Frames of a message after the identity: delimiter, header, payload."""
+
+PATH_BYTES_MAX = 1024
+"""A path's length in UTF-8."""
+
+FRAGMENTS_PER_PAGE_MAX = 128
+"""Fragments in one page of an object's fragment list, and in one message."""
+
+OPERATIONS_MAX = 256
+"""Operations in one atomic commit."""
+
+LIST_LIMIT_MAX = 1000
+"""Names in one page of a listing."""
+
+BUCKETS = 256
+"""A group's fragments are compared by digests over this many buckets of fids."""
+
+# --- defaults ----------------------------------------------------------------------------------
+
+MASTER_PORT = 7400
+PUBLISH_PORT = 7401
+CHUNK_PORT = 7410
+PROXY_PORT = 7420
+REGISTRY_PORT = 5000
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tunable values.  Times in seconds, sizes in bytes."""
+
+    # membership
+    heartbeat_interval_s: float = 1.0
+    lease_s: float = 4.0
+    """A server silent for this long is OFFLINE, and fences itself."""
+
+    # fids
+    fid_range_count: int = 100_000
+    fid_lease_s: float = 600.0
+
+    # deletion
+    delete_grace_s: float = 30.0
+    """Readers that opened an object before it was deleted may finish within this time."""
+
+    # requests
+    request_timeout_s: float = 10.0
+    store_timeout_s: float = 3.0
+    """A replica that has not confirmed a fragment by then counts as failed for this write."""
+    read_timeout_s: float = 2.0
+    """A replica that has not answered a read by then is passed over for the next one."""
+    write_patience_s: float = 8.0
+    """How long a client waits for a writable group before it gives up."""
+
+    # memory
+    proxy_inflight_bytes_max: int = 128 * MIB
+    chunk_inflight_bytes_max: int = 96 * MIB
+    client_window_bytes: int = 24 * MIB
+    """Bytes of fragments that one stream keeps in flight."""
+    client_inflight_bytes_max: int = 64 * MIB
+    """Bytes of fragments that one client process keeps in flight, over all of its streams."""
+
+    # chunk engine
+    data_file_bytes_max: int = 1 * GIB
+    reserve_bytes: int = 512 * MIB
+    """A chunk server goes read-only when its disk has less room than this."""
+    checkpoint_bytes: int = 64 * MIB
+    """The durable watermark moves at least once in this many bytes."""
+    read_threads: int = 2
+
+    # registry
+    upload_expiry_s: float = 24 * 3600.0
+    manifest_bytes_max: int = 4 * MIB
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Build settings from a parsed TOML table.
+
+    Raises ``msgspec.ValidationError`` that names the key on an unknown key or a wrong type.
+    """
+    return msgspec.convert(values, Settings, strict=True)
