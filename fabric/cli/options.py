@@ -12,7 +12,7 @@ import msgspec
 from fabric.settings import Settings, settings_from
 
 
-class HostPort(click.ParamType):
+class HostPort(click.ParamType):  # type: ignore[type-arg]
     """``HOST:PORT`` (IPv6 hosts in brackets); converts to a ``tcp://HOST:PORT`` endpoint."""
 
     name = "host:port"

@@ -36,7 +36,7 @@ _decoder = msgspec.msgpack.Decoder(AnyMessage)
 _kind_decoder = msgspec.msgpack.Decoder(list[Any])
 
 KINDS: dict[int, type[Message]] = {
-    kind.__struct_config__.tag: kind  # type: ignore[misc]
+    kind.__struct_config__.tag: kind
     for kind in AnyMessage.__args__  # type: ignore[attr-defined]
 }
 

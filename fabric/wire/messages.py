@@ -44,7 +44,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     """Anything that travels in a header frame."""
 
 
-class Request(Message):
+class Request(Message, frozen=True):
     """A message that must be answered, by its reply or by ``Failed``."""
 
     deadline_ms: Natural
@@ -54,7 +54,7 @@ class Request(Message):
 # --- values -------------------------------------------------------------------------------------
 
 
-class FragmentRef(Part):
+class FragmentRef(Part, frozen=True):
     """Where a fragment lies, and what its bytes hash to (xxh3-64)."""
 
     group: Natural
@@ -66,7 +66,7 @@ class FragmentRef(Part):
 FragmentPage = Annotated[list[FragmentRef], Meta(max_length=FRAGMENTS_PER_PAGE_MAX)]
 
 
-class ObjectInfo(Part):
+class ObjectInfo(Part, frozen=True):
     """What the catalog knows of an object, without its fragments."""
 
     path: str
@@ -83,14 +83,14 @@ class ObjectInfo(Part):
     immutable: bool
 
 
-class Member(Part):
+class Member(Part, frozen=True):
     """One replica of a group and where it listens."""
 
     server: Name
     endpoint: Text
 
 
-class NodeView(Part):
+class NodeView(Part, frozen=True):
     """A chunk server as clients of the cluster need to see it."""
 
     server: Name
@@ -100,7 +100,7 @@ class NodeView(Part):
     """INIT, SYNCING, RW, RO or OFFLINE."""
 
 
-class GroupView(Part):
+class GroupView(Part, frozen=True):
     """A group as clients of the cluster need to see it."""
 
     group: Natural
@@ -111,7 +111,7 @@ class GroupView(Part):
     members: list[Name]
 
 
-class BucketEntry(Part):
+class BucketEntry(Part, frozen=True):
     """One live fragment, for comparing replicas."""
 
     fid: Natural
@@ -119,7 +119,7 @@ class BucketEntry(Part):
     checksum: Natural
 
 
-class NodeStatus(Part):
+class NodeStatus(Part, frozen=True):
     """A chunk server as the operator sees it."""
 
     server: Name
@@ -142,7 +142,7 @@ class NodeStatus(Part):
     pending_deletes: Natural
 
 
-class GroupStatus(Part):
+class GroupStatus(Part, frozen=True):
     """A group as the operator sees it."""
 
     group: Natural
@@ -164,7 +164,7 @@ class Operation(msgspec.Struct, array_like=True, frozen=True):
     """One step of a commit.  All steps hold together or none does."""
 
 
-class PutOperation(Operation, tag=1):
+class PutOperation(Operation, tag=1, frozen=True):
     """Create or replace an object with these fragments (at most one page; append for more).
 
     ``if_generation``: -1 no condition, 0 must be absent, n must be at generation n.
@@ -179,7 +179,7 @@ class PutOperation(Operation, tag=1):
     """Its bytes at this path never change, so readers may cache them until it is deleted."""
 
 
-class AppendOperation(Operation, tag=2):
+class AppendOperation(Operation, tag=2, frozen=True):
     """Add fragments to the end of an object, whose size must be ``expected_size`` before that.
 
     The check makes a repeated or a rival append fail as PRECONDITION.  Attributes are merged.
@@ -191,7 +191,7 @@ class AppendOperation(Operation, tag=2):
     attributes: Attributes = {}
 
 
-class MoveOperation(Operation, tag=3):
+class MoveOperation(Operation, tag=3, frozen=True):
     """Rename an object; the cost does not depend on its size.
 
     Replaces what is at ``target``.  ``if_generation`` is a condition on ``target``.  A digest that is
@@ -207,7 +207,7 @@ class MoveOperation(Operation, tag=3):
     immutable: bool = False
 
 
-class DeleteOperation(Operation, tag=4):
+class DeleteOperation(Operation, tag=4, frozen=True):
     """Remove an object.  Absent: NOT_FOUND, unless ``missing_ok``."""
 
     path: Path
@@ -215,7 +215,7 @@ class DeleteOperation(Operation, tag=4):
     missing_ok: bool = False
 
 
-class CheckOperation(Operation, tag=5):
+class CheckOperation(Operation, tag=5, frozen=True):
     """Change nothing; fail the commit as PRECONDITION unless the object is at ``generation``.
 
     0: it must be absent.  -1: it must exist.
@@ -231,7 +231,7 @@ AnyOperation = Union[PutOperation, AppendOperation, MoveOperation, DeleteOperati
 # --- any role: 1 to 9 ----------------------------------------------------------------------------
 
 
-class Failed(Message, tag=1):
+class Failed(Message, tag=1, frozen=True):
     """The answer to a request that was refused or could not be done.  Codes: ``fabric.errors``."""
 
     code: str
@@ -239,11 +239,11 @@ class Failed(Message, tag=1):
     retryable: bool
 
 
-class Ping(Request, tag=2):
+class Ping(Request, tag=2, frozen=True):
     """Are you there?  Any role answers."""
 
 
-class Pong(Message, tag=3):
+class Pong(Message, tag=3, frozen=True):
     """I am this role, under this name."""
 
     role: str
@@ -254,7 +254,7 @@ class Pong(Message, tag=3):
 # --- chunk server: 10 to 29 ----------------------------------------------------------------------
 
 
-class StoreFragment(Request, tag=10):
+class StoreFragment(Request, tag=10, frozen=True):
     """Proxy or peer -> chunk server, with the payload: store this fragment durably."""
 
     group: Natural
@@ -263,7 +263,7 @@ class StoreFragment(Request, tag=10):
     checksum: Natural
 
 
-class FragmentStored(Message, tag=11):
+class FragmentStored(Message, tag=11, frozen=True):
     """The fragment is on this server's stable storage."""
 
     group: Natural
@@ -273,7 +273,7 @@ class FragmentStored(Message, tag=11):
     checksum: Natural
 
 
-class ReadFragment(Request, tag=12):
+class ReadFragment(Request, tag=12, frozen=True):
     """Proxy or peer -> chunk server: ``length`` bytes of a fragment from ``offset``.
 
     The whole record is verified first, whatever part of it is wanted.
@@ -285,7 +285,7 @@ class ReadFragment(Request, tag=12):
     length: Length
 
 
-class FragmentData(Message, tag=13):
+class FragmentData(Message, tag=13, frozen=True):
     """The bytes, in the payload.  ``checksum`` is of the payload as sent."""
 
     fid: Natural
@@ -293,7 +293,7 @@ class FragmentData(Message, tag=13):
     checksum: Natural
 
 
-class AbortFragment(Request, tag=14):
+class AbortFragment(Request, tag=14, frozen=True):
     """Proxy -> chunk server: this write failed elsewhere; a tombstone for its fid, now and for ever.
 
     Only the proxy that took the fid from its range sends it, and never after it answered ``Stored``.
@@ -303,26 +303,26 @@ class AbortFragment(Request, tag=14):
     fid: Natural
 
 
-class FragmentAborted(Message, tag=15):
+class FragmentAborted(Message, tag=15, frozen=True):
     """The fid is dead on this server."""
 
     fid: Natural
 
 
-class ListBuckets(Request, tag=16):
+class ListBuckets(Request, tag=16, frozen=True):
     """Peer -> chunk server: a digest of each bucket of your live fragments."""
 
     group: Natural
 
 
-class Buckets(Message, tag=17):
+class Buckets(Message, tag=17, frozen=True):
     """``digests[b]`` covers the live (fid, length, checksum) whose fid falls in bucket b."""
 
     group: Natural
     digests: Annotated[list[bytes], Meta(max_length=BUCKETS)]
 
 
-class ListBucket(Request, tag=18):
+class ListBucket(Request, tag=18, frozen=True):
     """Peer -> chunk server: the live fragments of one bucket, by fid, after fid ``after``."""
 
     group: Natural
@@ -330,7 +330,7 @@ class ListBucket(Request, tag=18):
     after: Natural
 
 
-class BucketEntries(Message, tag=19):
+class BucketEntries(Message, tag=19, frozen=True):
     """One page of a bucket; ``more`` says that another follows."""
 
     group: Natural
@@ -342,7 +342,7 @@ class BucketEntries(Message, tag=19):
 # --- master: 30 to 59 ----------------------------------------------------------------------------
 
 
-class Heartbeat(Request, tag=30):
+class Heartbeat(Request, tag=30, frozen=True):
     """Chunk server -> master, each second and at every change: I am alive, and this is my state."""
 
     server: Name
@@ -369,7 +369,7 @@ class Heartbeat(Request, tag=30):
     """Fids of the last assignment's ``deletes`` that now have durable tombstones here."""
 
 
-class Assignment(Message, tag=31):
+class Assignment(Message, tag=31, frozen=True):
     """Master -> chunk server: what you are to be.  The answer to a heartbeat; also sent unasked.
 
     Unasked it carries request id 0.  Adopting it is idempotent; a lower (term, epoch) is ignored.
@@ -388,14 +388,14 @@ class Assignment(Message, tag=31):
     """From the sending of the heartbeat that this answers, for so long may the server take writes."""
 
 
-class LeaseFids(Request, tag=32):
+class LeaseFids(Request, tag=32, frozen=True):
     """Proxy -> master: a range of fids to give to fragments."""
 
     proxy: Name
     count: Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
-class FidLease(Message, tag=33):
+class FidLease(Message, tag=33, frozen=True):
     """Fids ``first`` to ``first + count - 1`` are yours; commits that name them count for ``lease_ms``."""
 
     first: Natural
@@ -403,11 +403,11 @@ class FidLease(Message, tag=33):
     lease_ms: Natural
 
 
-class GetTopology(Request, tag=34):
+class GetTopology(Request, tag=34, frozen=True):
     """Anyone -> master: the whole view."""
 
 
-class Topology(Message, tag=35):
+class Topology(Message, tag=35, frozen=True):
     """The cluster as it is at (term, sequence).  The answer to ``GetTopology``; also published."""
 
     term: Natural
@@ -416,7 +416,7 @@ class Topology(Message, tag=35):
     groups: list[GroupView]
 
 
-class ReportFailure(Request, tag=36):
+class ReportFailure(Request, tag=36, frozen=True):
     """Proxy -> master: this replica failed me."""
 
     proxy: Name
@@ -427,11 +427,11 @@ class ReportFailure(Request, tag=36):
     detail: Text
 
 
-class Noted(Message, tag=37):
+class Noted(Message, tag=37, frozen=True):
     """Heard."""
 
 
-class Commit(Request, tag=40):
+class Commit(Request, tag=40, frozen=True):
     """Driver -> proxy -> master: these operations, atomically; the only point of visibility.
 
     Repeating an ``operation_id`` returns the first answer and changes nothing.
@@ -441,32 +441,32 @@ class Commit(Request, tag=40):
     operations: Annotated[list[AnyOperation], Meta(min_length=1, max_length=OPERATIONS_MAX)]
 
 
-class Committed(Message, tag=41):
+class Committed(Message, tag=41, frozen=True):
     """Durable and visible.  One entry per operation; nil for a delete or a check."""
 
     results: list[ObjectInfo | None]
 
 
-class Stat(Request, tag=42):
+class Stat(Request, tag=42, frozen=True):
     """Driver -> proxy -> master: what is at this path?"""
 
     path: Path
 
 
-class Found(Message, tag=43):
+class Found(Message, tag=43, frozen=True):
     """This."""
 
     info: ObjectInfo
 
 
-class Open(Request, tag=44):
+class Open(Request, tag=44, frozen=True):
     """Like ``Stat``, with the page of fragments that contains byte ``offset``."""
 
     path: Path
     offset: Size
 
 
-class Opened(Message, tag=45):
+class Opened(Message, tag=45, frozen=True):
     """The object, and fragments from byte ``start``; ``more``: there are further pages."""
 
     info: ObjectInfo
@@ -475,14 +475,14 @@ class Opened(Message, tag=45):
     more: bool
 
 
-class ListFragments(Request, tag=46):
+class ListFragments(Request, tag=46, frozen=True):
     """The page of an object's fragments that contains byte ``offset``."""
 
     object_id: Natural
     offset: Size
 
 
-class Fragments(Message, tag=47):
+class Fragments(Message, tag=47, frozen=True):
     """Fragments from byte ``start`` on."""
 
     start: Size
@@ -490,7 +490,7 @@ class Fragments(Message, tag=47):
     more: bool
 
 
-class ListObjects(Request, tag=48):
+class ListObjects(Request, tag=48, frozen=True):
     """Names that begin with ``prefix`` and sort after ``after``, in UTF-8 byte order.
 
     With a delimiter, names that contain it behind the prefix are folded into one entry of
@@ -503,7 +503,7 @@ class ListObjects(Request, tag=48):
     limit: Annotated[int, Meta(ge=1, le=LIST_LIMIT_MAX)]
 
 
-class Listing(Message, tag=49):
+class Listing(Message, tag=49, frozen=True):
     """One page.  ``next``: pass it as ``after`` to go on; empty at the end."""
 
     objects: list[ObjectInfo]
@@ -511,7 +511,7 @@ class Listing(Message, tag=49):
     next: str
 
 
-class CatalogChanged(Message, tag=50):
+class CatalogChanged(Message, tag=50, frozen=True):
     """Published: these immutable paths were deleted or replaced at (term, sequence)."""
 
     term: Natural
@@ -522,20 +522,20 @@ class CatalogChanged(Message, tag=50):
 # --- proxy: 60 to 79 -----------------------------------------------------------------------------
 
 
-class PutFragment(Request, tag=60):
+class PutFragment(Request, tag=60, frozen=True):
     """Driver -> proxy, with the payload: store this on every replica of some group."""
 
     checksum: Natural
 
 
-class Stored(Message, tag=61):
+class Stored(Message, tag=61, frozen=True):
     """On stable storage of every replica; not visible until a commit names it."""
 
     fragment: FragmentRef
     epoch: Natural
 
 
-class PutObject(Request, tag=62):
+class PutObject(Request, tag=62, frozen=True):
     """Driver -> proxy, with the payload: ``PutFragment`` and a commit of one ``PutOperation`` in one.
 
     Answered by ``Committed``.  An empty payload makes an object without fragments.
@@ -550,7 +550,7 @@ class PutObject(Request, tag=62):
     immutable: bool = False
 
 
-class GetFragment(Request, tag=63):
+class GetFragment(Request, tag=63, frozen=True):
     """Driver -> proxy: bytes of a fragment, from any good replica.  Answered by ``FragmentData``."""
 
     fragment: FragmentRef
@@ -558,7 +558,7 @@ class GetFragment(Request, tag=63):
     length: Length
 
 
-class GetObject(Request, tag=64):
+class GetObject(Request, tag=64, frozen=True):
     """Driver -> proxy: open an object at ``offset`` and send up to ``length`` of its bytes.
 
     The answer carries what lies in the first fragment; the rest is read with ``GetFragment``.
@@ -569,7 +569,7 @@ class GetObject(Request, tag=64):
     length: Size
 
 
-class ObjectData(Message, tag=65):
+class ObjectData(Message, tag=65, frozen=True):
     """The object, the page of its fragments around ``offset``, and bytes from ``offset`` in the payload.
 
     ``checksum`` is of the payload as sent.
@@ -586,11 +586,11 @@ class ObjectData(Message, tag=65):
 # --- operator: 80 to 99 --------------------------------------------------------------------------
 
 
-class GetStatus(Request, tag=80):
+class GetStatus(Request, tag=80, frozen=True):
     """Operator -> master: everything about nodes and groups."""
 
 
-class ClusterStatus(Message, tag=81):
+class ClusterStatus(Message, tag=81, frozen=True):
     """The cluster as the master sees it."""
 
     term: Natural
@@ -602,14 +602,14 @@ class ClusterStatus(Message, tag=81):
     groups: list[GroupStatus]
 
 
-class SetServerStatus(Request, tag=82):
+class SetServerStatus(Request, tag=82, frozen=True):
     """Operator -> master: let this server take writes (``rw``) or not (``ro``).  Safe to repeat."""
 
     server: Name
     status: Name
 
 
-class ServerStatusSet(Message, tag=83):
+class ServerStatusSet(Message, tag=83, frozen=True):
     """Durable; ``changed`` is false when it was so already."""
 
     node: NodeStatus
