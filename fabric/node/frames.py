@@ -1,0 +1,75 @@
+"""Frames in and out of a ZeroMQ socket, without blocking and with as few copies as can be.
+
+A payload of ``COPY_BELOW_BYTES`` or more stays in ZeroMQ's own buffer and is passed on by
+reference; smaller ones are copied, which is cheaper than keeping count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+
+from fabric.errors import BadMessage, TooLarge
+from fabric.settings import FRAMES_MAX
+from fabric.wire import codec
+from fabric.wire.messages import Message
+
+COPY_BELOW_BYTES = 64 * 1024
+
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
+def receive_frames(socket: zmq.Socket[bytes], frames_max: int) -> list[zmq.Frame]:
+    """One whole message.
+
+    Raises zmq.Again when there is none.  Frames beyond ``frames_max`` are read and thrown away, but
+    one of them is kept, so that the caller sees that there were too many.
+    """
+    receive: Any = socket.recv
+    frame = receive(_NOBLOCK, False)
+    frames = [frame]
+    while frame.more:
+        frame = receive(_NOBLOCK, False)
+        if len(frames) <= frames_max:
+            frames.append(frame)
+    return frames
+
+
+def parse(frames: list[zmq.Frame]) -> tuple[int, Message, Any]:
+    """Request id, message and payload of the frames ``[empty, header, payload]``.
+
+    Raises BadMessage or its kin, with the sender's request id where it can be read.
+    """
+    if len(frames) < 2 or len(frames[0]) != 0:
+        raise BadMessage("a message is an empty frame, a header frame and maybe a payload frame")
+    request_id, message = codec.decode(frames[1].bytes)
+    if len(frames) > FRAMES_MAX:
+        raise TooLarge(f"more than {FRAMES_MAX} frames", request_id)
+    try:
+        codec.check_payload(message, frames[2:])
+    except BadMessage as error:
+        error.request_id = request_id
+        raise
+    if len(frames) == 2:
+        return request_id, message, None
+    payload = frames[2]
+    return request_id, message, payload if len(payload) >= COPY_BELOW_BYTES else payload.bytes
+
+
+def send_frames(socket: zmq.Socket[bytes], route: bytes | None, header: bytes, payload: Any) -> None:
+    """Send ``[route] [empty] [header] [payload]`` at once.
+
+    Raises zmq.Again when the queue to the peer is full, zmq.ZMQError (EHOSTUNREACH) when a ROUTER's
+    peer is gone; then nothing was sent.
+    """
+    send: Any = socket.send
+    if route is not None:
+        send(route, _MORE)
+    send(b"", _MORE)
+    if payload is None:
+        send(header, _NOBLOCK)
+        return
+    send(header, _MORE)
+    send(payload, _NOBLOCK, len(payload) < COPY_BELOW_BYTES and not isinstance(payload, zmq.Frame))
