@@ -1,0 +1,100 @@
+"""One fragment on its way from whichever replica can give it.
+
+Replicas are tried one after another until one gives bytes whose checksum is the committed one.  When
+none does, that is ``NO_GOOD_COPY`` with every replica's reason: a fragment that was committed is
+never reported as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fabric.errors import BadChecksum, DeadlineExceeded, NoGoodCopy
+from fabric.node.effects import Effect, Payload
+from fabric.proxy.context import Context
+from fabric.proxy.placement import order_replicas
+from fabric.wire.codec import failed
+from fabric.wire.messages import Failed, FragmentData, FragmentRef, Message, NodeView, ReadFragment
+
+Done = Callable[[FragmentData, Payload, float], list[Effect]]
+GiveUp = Callable[[Failed, float], list[Effect]]
+
+
+class Download:
+    """The life of one read of one fragment."""
+
+    def __init__(
+        self,
+        context: Context,
+        fragment: FragmentRef,
+        offset: int,
+        length: int,
+        deadline: float,
+        done: Done,
+        give_up: GiveUp,
+    ) -> None:
+        self._context = context
+        self._fragment = fragment
+        self._offset = offset
+        self._length = length
+        self._deadline = deadline
+        self._done = done
+        self._give_up = give_up
+        self._left: list[NodeView] = []
+        self._reasons: list[str] = []
+
+    def start(self, now: float) -> list[Effect]:
+        """Ask the first replica."""
+        context = self._context
+        members = context.view.members(self._fragment.group)
+        self._left = order_replicas(members, context.outstanding, context.rng)
+        return self._ask_next(now)
+
+    def _ask_next(self, now: float) -> list[Effect]:
+        context = self._context
+        if now >= self._deadline:
+            self._reasons.append("out of time")
+            return self._give_up(failed(DeadlineExceeded(self._explain())), now)
+        if not self._left:
+            context.stale = True
+            return self._give_up(failed(NoGoodCopy(self._explain())), now)
+        node = self._left.pop(0)
+        context.outstanding[node.server] += 1
+        timeout_s = min(context.settings.read_timeout_s, self._deadline - now)
+        request = ReadFragment(
+            max(1, int(timeout_s * 1000)),
+            self._fragment.group,
+            self._fragment.fid,
+            self._offset,
+            self._length,
+        )
+
+        def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
+            return self._on_answer(node, answer, payload, now)
+
+        return [context.calls.start(node.endpoint, request, now, on_answer)]
+
+    def _on_answer(
+        self, node: NodeView, answer: Message, payload: Payload | None, now: float
+    ) -> list[Effect]:
+        context = self._context
+        context.outstanding[node.server] -= 1
+        if isinstance(answer, FragmentData) and payload is not None and self._is_right(answer, payload):
+            return self._done(answer, payload, now)
+        if not isinstance(answer, Failed):
+            answer = failed(BadChecksum("it sent other bytes than were committed"))
+        self._reasons.append(f"{node.server} ({node.state}): {answer.code}: {answer.message[:200]}")
+        effects = context.report(node.server, self._fragment.group, self._fragment.fid, answer, now)
+        return effects + self._ask_next(now)
+
+    def _is_right(self, answer: FragmentData, payload: Payload) -> bool:
+        if (answer.fid, answer.offset, len(payload)) != (self._fragment.fid, self._offset, self._length):
+            return False
+        whole = self._offset == 0 and self._length == self._fragment.length
+        return not whole or answer.checksum == self._fragment.checksum
+
+    def _explain(self) -> str:
+        where = f"fragment {self._fragment.fid} of group {self._fragment.group}"
+        if not self._reasons:
+            return f"{where}: the group's replicas are not known"
+        return f"{where}: no replica gave a good copy: " + "; ".join(self._reasons)

@@ -1,0 +1,48 @@
+"""Where a new fragment goes, and which replica serves a read.  Pure functions of the view."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from fabric.wire.messages import GroupView, NodeView
+
+_READ_ORDER = {"RW": 0, "RO": 0, "SYNCING": 1, "INIT": 2, "OFFLINE": 3}
+
+
+def choose_group(
+    groups: Sequence[GroupView],
+    pending_bytes: Mapping[int, int],
+    payload_bytes: int,
+    rng: random.Random,
+) -> GroupView | None:
+    """Two groups at random, weighted by free space; of these the one with fewer pending bytes.
+
+    Weighting keeps groups filling up together; the second choice keeps a slow group from collecting
+    a queue (Mitzenmacher, "The Power of Two Choices", 2001).  None when no group has room.
+    """
+    candidates = [group for group in groups if group.free_bytes > payload_bytes]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    weights = [group.free_bytes for group in candidates]
+    first, second = rng.choices(candidates, weights, k=2)
+    return min(first, second, key=lambda group: pending_bytes.get(group.group, 0))
+
+
+def order_replicas(
+    members: Sequence[NodeView], outstanding: Mapping[str, int], rng: random.Random
+) -> list[NodeView]:
+    """Replicas in the order in which a read should try them.
+
+    Healthy ones first.  Of two healthy ones picked at random, the one with fewer reads outstanding
+    leads; servers whose lease ran out come last, since the master may be the one that lost touch.
+    """
+    shuffled = list(members)
+    rng.shuffle(shuffled)
+    shuffled.sort(key=lambda node: _READ_ORDER.get(node.state, 2))
+    if len(shuffled) > 1:
+        first, second = shuffled[0], shuffled[1]
+        same_health = _READ_ORDER.get(first.state, 2) == _READ_ORDER.get(second.state, 2)
+        if same_health and outstanding.get(second.server, 0) < outstanding.get(first.server, 0):
+            shuffled[0], shuffled[1] = second, first
+    return shuffled
