@@ -45,3 +45,17 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     if kind == zmq.SUB:
         socket.setsockopt(zmq.SUBSCRIBE, b"")
     return socket
+
+
+def descriptor(socket: zmq.Socket[bytes]) -> int:
+    """The file descriptor that signals (edge-triggered) that the socket's state changed."""
+    value = socket.getsockopt(zmq.FD)
+    assert isinstance(value, int)
+    return value
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Is there a whole message to receive?"""
+    value = socket.getsockopt(zmq.EVENTS)
+    assert isinstance(value, int)
+    return bool(value & zmq.POLLIN)

@@ -1,0 +1,165 @@
+"""The store of objects over a proxy: ``ObjectStore`` as the registry and ``Storage`` use it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xxhash
+
+from fabric.driver.budget import ByteBudget
+from fabric.driver.client import Client
+from fabric.driver.object_store import Buffer
+from fabric.driver.reader import Reader
+from fabric.driver.writer import Writer
+from fabric.errors import BadChecksum, BadRequest
+from fabric.settings import FRAGMENT_BYTES_MAX, FRAGMENTS_PER_PAGE_MAX, Settings
+from fabric.wire.messages import (
+    AnyOperation,
+    Commit,
+    Committed,
+    Found,
+    FragmentRef,
+    GetObject,
+    Listing,
+    ListObjects,
+    ObjectData,
+    ObjectInfo,
+    PutFragment,
+    PutObject,
+    PutOperation,
+    Stat,
+    Stored,
+)
+
+
+def verified(data: Any, checksum: int, what: str) -> memoryview:
+    """The payload's bytes, once more checked end to end.
+
+    Raises BadChecksum, which is not expected ever to happen: replica and proxy have checked before.
+    """
+    view = memoryview(data)
+    if xxhash.xxh3_64_intdigest(view) != checksum:
+        raise BadChecksum(f"{what}: the bytes that arrived are not those that were stored")
+    return view
+
+
+class FabricStore:
+    """Implements ``ObjectStore``.  Create, then ``await start()`` in a running event loop."""
+
+    def __init__(self, proxy: str, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+        self._client = Client(proxy, self._settings)
+        self._write_budget = ByteBudget(self._settings.client_inflight_bytes_max)
+        self._read_budget = ByteBudget(self._settings.client_inflight_bytes_max)
+
+    async def start(self) -> None:
+        """Begin to connect to the proxy."""
+        await self._client.start()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def stat(self, path: str) -> ObjectInfo:
+        """What is at ``path``.  Raises NotFound."""
+        answer, _ = await self._client.request(Found, Stat(0, path))
+        return answer.info
+
+    async def open(self, path: str, offset: int = 0, length: int | None = None) -> Reader:
+        """Open for reading; the first bytes come with the answer.  Raises NotFound, BadRange."""
+        wanted = 2**62 if length is None else length
+        answer, data = await self._client.request(ObjectData, GetObject(0, path, offset, wanted))
+        first = verified(data, answer.checksum, path)
+        end = min(answer.info.size, offset + wanted)
+        return Reader(self._client, self._settings, self._read_budget, answer, first, end)
+
+    async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
+        """A whole small object.  Raises NotFound; BadRequest when it has more than ``bytes_max``."""
+        reader = await self.open(path)
+        try:
+            if reader.info.size > bytes_max:
+                raise BadRequest(f"{path} has {reader.info.size} bytes, {bytes_max} are taken at most")
+            return reader.info, b"".join([piece async for piece in reader])
+        finally:
+            await reader.close()
+
+    async def put(
+        self,
+        path: str,
+        data: Buffer,
+        *,
+        digest: str = "",
+        attributes: Mapping[str, str] | None = None,
+        if_generation: int = -1,
+        immutable: bool = False,
+    ) -> ObjectInfo:
+        """Create or replace an object whole, in one round trip when it is one fragment."""
+        if len(data) > FRAGMENT_BYTES_MAX:
+            fragments = await self.stage(data)
+            operation = PutOperation(
+                path, fragments, digest, dict(attributes or {}), if_generation, immutable
+            )
+            return _only(await self.commit([operation]))
+        request = PutObject(
+            deadline_ms=0,
+            operation_id=secrets.token_bytes(16),
+            path=path,
+            checksum=xxhash.xxh3_64_intdigest(data),
+            digest=digest,
+            attributes=dict(attributes or {}),
+            if_generation=if_generation,
+            immutable=immutable,
+        )
+        await self._write_budget.acquire(len(data))
+        try:
+            answer, _ = await self._client.request(Committed, request, data)
+        finally:
+            self._write_budget.release(len(data))
+        return _only(answer.results)
+
+    def writer(self, path: str, size: int) -> Writer:
+        """Append to an existing object that has ``size`` bytes now."""
+        return Writer(self.store_fragment, self.commit, path, size, self._settings.client_window_bytes)
+
+    async def stage(self, data: Buffer) -> list[FragmentRef]:
+        """Store bytes on all replicas without a name, at most one page of fragments.
+
+        Raises BadRequest for more than that.
+        """
+        view = memoryview(data)
+        if len(view) > FRAGMENT_BYTES_MAX * FRAGMENTS_PER_PAGE_MAX:
+            raise BadRequest(f"{len(view)} bytes do not fit one page of fragments; use a writer")
+        return [
+            await self.store_fragment(view[start : start + FRAGMENT_BYTES_MAX])
+            for start in range(0, len(view), FRAGMENT_BYTES_MAX)
+        ]
+
+    async def store_fragment(self, data: Buffer) -> FragmentRef:
+        """One fragment on every replica of some group."""
+        size = len(data)
+        await self._write_budget.acquire(size)
+        try:
+            request = PutFragment(0, xxhash.xxh3_64_intdigest(data))
+            answer, _ = await self._client.request(Stored, request, data)
+        finally:
+            self._write_budget.release(size)
+        return answer.fragment
+
+    async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
+        """All operations or none, durably.  Raises Precondition or NotFound with nothing changed."""
+        request = Commit(0, secrets.token_bytes(16), list(operations))
+        answer, _ = await self._client.request(Committed, request)
+        return answer.results
+
+    async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
+        """One page of names; see ``fabric.wire.messages.ListObjects``."""
+        answer, _ = await self._client.request(Listing, ListObjects(0, prefix, delimiter, after, limit))
+        return answer
+
+
+def _only(results: Sequence[ObjectInfo | None]) -> ObjectInfo:
+    (info,) = results
+    assert info is not None
+    return info
