@@ -17,9 +17,10 @@ def unsupported_python(version: "tuple[int, int]") -> str:
     """Why this Python cannot run the fabric; empty when it can."""
     if (3, 11) <= version <= (3, 12):
         return ""
-    return "fabric needs Python 3.11 or 3.12 (its LevelDB binding has no wheels for others); this is Python {}.{}".format(
-        *version
-    )
+    return (
+        "fabric needs Python 3.11 or 3.12 (its LevelDB binding has no wheels for others);"
+        " this is Python {}.{}."
+    ).format(*version)
 
 
 def main() -> None:
