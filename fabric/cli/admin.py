@@ -23,7 +23,7 @@ from fabric.wire.messages import (
     SetServerStatus,
 )
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 3.0
 
 
 def _shared(function: Callable[..., None]) -> Callable[..., None]:

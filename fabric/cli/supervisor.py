@@ -165,12 +165,12 @@ class Supervisor:
         ended = (
             f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         )
-        lines = [f"{child.name} {ended}"]
-        if status > 0:
-            lines += [f"    {line}" for line in tail(self.log_of(child.name), LOG_TAIL_LINES)]
-        text = "\n".join(lines)
+        text = f"{child.name} {ended}"
+        if status > 0 and (give_up or self.settled):
+            excerpt = tail(self.log_of(child.name), LOG_TAIL_LINES)
+            text = "\n    ".join([f"{text}, after saying", *excerpt])
         if not give_up:
-            self._report(f"{text}\n{child.name} is started again" if status > 0 else f"{text}; started again")
+            self._report(f"{text}\n{child.name} is started again" if "\n" in text else f"{text}; started again")
         elif not self.given_up.done():
             self.given_up.set_result(text)
 
