@@ -1,0 +1,36 @@
+# `make run` and `make test` need nothing but Python 3.11 or 3.12; PYTHON=… says which.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean
+
+export PYTHON
+DATA ?= ./fabric-data
+
+help:
+	@echo "make run     start everything on this machine; the registry is on 127.0.0.1:5000"
+	@echo "make test    the whole test suite"
+	@echo "make check   format, lint, types, layers and fast tests, in under a minute"
+	@echo "make bench   measure; results go to bench/results/"
+	@echo "make clean   remove the environment and caches; stored data stays"
+
+run:
+	@scripts/environment
+	@exec .venv/bin/fabric up --data $(DATA)
+
+test:
+	@scripts/environment test
+	.venv/bin/python -m pytest
+
+check:
+	@scripts/environment test,check
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest tests/test_layers.py tests/unit tests/contract tests/regressions -m "not slow and not e2e"
+
+bench:
+	@scripts/environment test
+	.venv/bin/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info
