@@ -38,6 +38,7 @@ class Lanes:
         self._results: deque[object] = deque()
         self._queues: dict[str, queue.SimpleQueue[object]] = {}
         self._threads: list[threading.Thread] = []
+        self._closed = False
         for name, lane in lanes.items():
             jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
             self._queues[name] = jobs
@@ -53,8 +54,9 @@ class Lanes:
         self._queues[lane].put(job)
 
     def wake(self) -> None:
-        """Make the loop look; may be called from any thread or signal handler."""
-        os.eventfd_write(self.wake_fd, 1)
+        """Make the loop look; may be called from any thread or signal handler, after ``close`` too."""
+        if not self._closed:
+            os.eventfd_write(self.wake_fd, 1)
 
     def results(self) -> list[object]:
         """What has finished since the last call."""
@@ -71,6 +73,7 @@ class Lanes:
             self._queues[thread.name.rpartition("-")[0]].put(None)
         for thread in self._threads:
             thread.join(timeout_s)
+        self._closed = True
         if not any(thread.is_alive() for thread in self._threads):
             os.close(self.wake_fd)
 

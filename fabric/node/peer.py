@@ -8,6 +8,7 @@ has no answer fails too: its outcome is unknown.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Any
 
@@ -16,6 +17,8 @@ from zmq.utils.monitor import parse_monitor_message
 
 from fabric.node import frames
 from fabric.node.sockets import make_socket
+
+log = logging.getLogger("fabric")
 
 CONNECTING, UP, DOWN = "connecting", "up", "down"
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
@@ -34,7 +37,12 @@ class Peer:
         self.unanswered: set[int] = set()
         self._queue: deque[tuple[int, bytes, Any]] = deque()
         self._queued_bytes = 0
-        self.socket.connect(endpoint)
+        try:
+            self.socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            # Addresses come from other processes: one that means nothing is a peer that is never up.
+            log.warning("cannot connect to %r: %s", endpoint, error.strerror)
+            self.state = DOWN
 
     @property
     def waiting(self) -> bool:

@@ -17,6 +17,8 @@ HEARTBEAT_TIMEOUT_MS = 6_000
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1_000
 HANDSHAKE_MS = 5_000
+CONNECT_MS = 2_000
+"""A host that does not answer counts as down after this, not after the system's two minutes."""
 FRAME_BYTES_MAX = FRAGMENT_BYTES_MAX + 64 * 1024
 MESSAGES_QUEUED_MAX = 64
 """Per peer and direction.  ZeroMQ counts messages, not bytes; byte limits are the roles' own."""
@@ -33,6 +35,7 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
     socket.setsockopt(zmq.SNDHWM, MESSAGES_QUEUED_MAX)
     socket.setsockopt(zmq.RCVHWM, MESSAGES_QUEUED_MAX)

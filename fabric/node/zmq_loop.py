@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from fabric.node.role import Role
 from fabric.node.sockets import make_socket
 from fabric.settings import FRAMES_MAX
 from fabric.wire import codec
+from fabric.wire.messages import Message, Request
 
 MESSAGES_PER_TURN_MAX = 128
 """Read from one socket before the others and the clock get their turn."""
@@ -82,9 +84,11 @@ class ZmqLoop:
             raise
         self._lanes = Lanes(lanes or {})
         self._poller = zmq.Poller()
-        self._handlers: dict[Any, Callable[[float], None]] = {}
+        self._handlers: dict[Any, Callable[[], None]] = {}
         self._peers: dict[str, Peer] = {}
         self._blocked: set[str] = set()
+        self._unsent: deque[Sender] = deque()
+        """Requests that could not be sent or lost their connection; the role hears of them next."""
         self._held: dict[bytes, deque[tuple[bytes, Any]]] = {}
         self._held_bytes = 0
         self._status: int | None = None
@@ -94,10 +98,14 @@ class ZmqLoop:
             self._subscribe(endpoint)
 
     def run(self) -> int:
-        """Serve until told to end; returns the exit status."""
+        """Serve until told to end; returns the exit status.
+
+        In the main thread SIGTERM and SIGINT end it; elsewhere only ``stop`` and the role do.
+        """
+        catches_signals = threading.current_thread() is threading.main_thread()
         previous = {
             number: signal.signal(number, lambda *_: self.stop())
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in ((signal.SIGTERM, signal.SIGINT) if catches_signals else ())
         }
         try:
             self._do(self._role.start(time.monotonic()))
@@ -116,18 +124,15 @@ class ZmqLoop:
         self._lanes.wake()
 
     def _turn(self) -> None:
-        ready = self._poller.poll(self._timeout_ms())
-        now = time.monotonic()
-        for socket, _ in ready:
-            handler = self._handlers.get(socket)
-            if handler is not None:
-                handler(now)
+        for socket, _ in self._poller.poll(self._timeout_ms()):
+            self._handlers[socket]()
         if self._held:
             self._retry_replies()
         for endpoint in list(self._blocked):
             self._flush_peer(endpoint)
         deadline = self._role.next_deadline()
-        if deadline is not None and deadline <= now:
+        now = time.monotonic()
+        if self._status is None and deadline is not None and deadline <= now:
             self._do(self._role.on_tick(now))
 
     def _timeout_ms(self) -> int:
@@ -140,13 +145,19 @@ class ZmqLoop:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def _watch(self, socket: Any, handler: Callable[[float], None]) -> None:
+    def _watch(self, socket: Any, handler: Callable[[], None]) -> None:
         self._poller.register(socket, zmq.POLLIN)
         self._handlers[socket] = handler
 
-    def _on_router(self, now: float) -> None:
-        receive, router = self._role.receive, self._router
+    def _receive(self, message: object, sender: Sender, payload: Any = None) -> None:
+        # The clock is read for every message: a lease may run out while a turn lasts.
+        self._do(self._role.receive(message, sender, time.monotonic(), payload))
+
+    def _on_router(self) -> None:
+        router = self._router
         for _ in range(MESSAGES_PER_TURN_MAX):
+            if self._status is not None:
+                return
             try:
                 parts = frames.receive_frames(router, FRAMES_MAX + 1)
             except zmq.Again:
@@ -156,56 +167,74 @@ class ZmqLoop:
                 request_id, message, payload = frames.parse(parts)
             except BadMessage as error:
                 log.warning("refused a message: %s", error.message)
-                self._reply(
-                    Sender(route, error.request_id), codec.encode(error.request_id, codec.failed(error)), None
-                )
+                header = codec.encode(error.request_id, codec.failed(error))
+                self._reply(Sender(route, error.request_id), header, None)
                 continue
-            self._do(receive(message, Sender(route, request_id), now, payload))
+            self._receive(message, Sender(route, request_id), payload)
 
-    def _on_peer(self, peer: Peer, now: float) -> None:
+    def _on_answers(
+        self, socket: zmq.Socket[bytes], what: str, take: Callable[[int, Message, Any], None]
+    ) -> None:
+        """Take in what a peer answers or publishes: anything but a request."""
         for _ in range(MESSAGES_PER_TURN_MAX):
+            if self._status is not None:
+                return
             try:
-                request_id, message, payload = frames.parse(frames.receive_frames(peer.socket, FRAMES_MAX))
+                request_id, message, payload = frames.parse(frames.receive_frames(socket, FRAMES_MAX))
             except zmq.Again:
                 return
             except BadMessage as error:
-                log.warning("%s sent what is not a message: %s", peer.endpoint, error.message)
+                log.warning("%s sent what is not a message: %s", what, error.message)
                 continue
-            peer.unanswered.discard(request_id)
-            self._do(self._role.receive(message, Sender(peer.endpoint, request_id), now, payload))
+            if isinstance(message, Request):
+                # It could not be answered: an answer goes to a route of our own ROUTER.
+                log.warning("%s sent a request where answers belong: %s", what, type(message).__name__)
+                continue
+            take(request_id, message, payload)
 
-    def _on_monitor(self, peer: Peer, now: float) -> None:
-        lost = peer.on_monitor()
-        self._fail(peer.endpoint, lost, now)
+    def _on_peer(self, peer: Peer) -> None:
+        def take(request_id: int, message: Message, payload: Any) -> None:
+            peer.unanswered.discard(request_id)
+            self._receive(message, Sender(peer.endpoint, request_id), payload)
+
+        self._on_answers(peer.socket, peer.endpoint, take)
+
+    def _on_monitor(self, peer: Peer) -> None:
+        self._unsent += [Sender(peer.endpoint, request_id) for request_id in peer.on_monitor()]
+        self._do([])
 
     def _subscribe(self, endpoint: str) -> None:
         socket = make_socket(self._context, zmq.SUB)
         socket.connect(endpoint)
 
-        def on_published(now: float) -> None:
-            for _ in range(MESSAGES_PER_TURN_MAX):
-                try:
-                    _, message, _ = frames.parse(frames.receive_frames(socket, FRAMES_MAX))
-                except zmq.Again:
-                    return
-                except BadMessage as error:
-                    log.warning("%s published what is not a message: %s", endpoint, error.message)
-                    continue
-                self._do(self._role.receive(message, Sender("published", 0), now))
+        def take(request_id: int, message: Message, payload: Any) -> None:
+            self._receive(message, Sender("published", 0))
 
-        self._watch(socket, on_published)
+        self._watch(socket, lambda: self._on_answers(socket, endpoint, take))
 
-    def _on_results(self, now: float) -> None:
+    def _on_results(self) -> None:
         for result in self._lanes.results():
             if isinstance(result, Crashed):
                 log.critical("lane %s crashed:\n%s", result.lane, result.trace)
                 self._status = 70
                 return
-            self._do(self._role.receive(result, WORKER, now))
+            self._receive(result, WORKER)
 
     # --- out --------------------------------------------------------------------------------------
 
     def _do(self, effects: list[Effect]) -> None:
+        """Do these in order, then tell the role which of its requests cannot be answered any more.
+
+        The role hears of a failed ``Send`` only when all effects of the same list are done: what it
+        does about it must not overtake them.
+        """
+        self._do_each(effects)
+        while self._unsent and self._status is None:
+            sender = self._unsent.popleft()
+            answer = codec.failed(Unavailable(f"{sender.route!s} cannot be reached"))
+            self._do_each(self._role.receive(answer, sender, time.monotonic()))
+
+    def _do_each(self, effects: list[Effect]) -> None:
         for effect in effects:
             kind = type(effect)
             if kind is Reply:
@@ -261,7 +290,7 @@ class ZmqLoop:
         if peer is None:
             peer = self._connect(effect.endpoint)
         if not peer.send(effect.request_id, codec.encode(effect.request_id, effect.message), effect.payload):
-            self._fail(effect.endpoint, [effect.request_id], time.monotonic())
+            self._unsent.append(Sender(effect.endpoint, effect.request_id))
         elif peer.waiting:
             self._blocked.add(effect.endpoint)
 
@@ -274,16 +303,9 @@ class ZmqLoop:
     def _connect(self, endpoint: str) -> Peer:
         peer = Peer(self._context, endpoint)
         self._peers[endpoint] = peer
-        self._watch(peer.socket, lambda now: self._on_peer(peer, now))
-        self._watch(peer.monitor, lambda now: self._on_monitor(peer, now))
+        self._watch(peer.socket, lambda: self._on_peer(peer))
+        self._watch(peer.monitor, lambda: self._on_monitor(peer))
         return peer
-
-    def _fail(self, endpoint: str, request_ids: list[int], now: float) -> None:
-        if not request_ids:
-            return
-        answer = codec.failed(Unavailable(f"{endpoint} cannot be reached"))
-        for request_id in request_ids:
-            self._do(self._role.receive(answer, Sender(endpoint, request_id), now))
 
     def _close(self) -> None:
         self._lanes.close(LANES_CLOSE_S)
