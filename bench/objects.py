@@ -1,0 +1,97 @@
+"""Puts and gets of objects through the driver's store, as a Python client does them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import perf_counter
+from typing import NamedTuple
+
+from bench.load import drive
+from bench.stats import Sample
+from fabric.driver.fabric_store import FabricStore
+from fabric.errors import Internal
+from fabric.settings import FRAGMENT_BYTES_MAX, MIB
+
+PIECE_BYTES = 1 * MIB
+"""A stream hands its bytes over in such pieces."""
+FILLERS = 4
+
+
+class Job(NamedTuple):
+    """What one client process is to do."""
+
+    operation: str
+    """``put``, ``get``, or ``fill``: write the objects that gets will read."""
+    object_bytes: int
+    concurrency: int
+    seconds: float
+    bytes_max: int
+    names: int
+    """``get`` and ``fill``: how many objects there are."""
+    label: str
+    """``put``: makes the names of this run unique."""
+
+
+async def run_job(store: FabricStore, job: Job) -> Sample:
+    """Do the job; see ``bench.load.drive``."""
+    load = ObjectLoad(store, job)
+    if job.operation == "fill":
+        return await load.fill()
+    operation = load.put if job.operation == "put" else load.get
+    return await drive(operation, job.concurrency, job.seconds, job.bytes_max)
+
+
+class ObjectLoad:
+    """The operations of one job."""
+
+    def __init__(self, store: FabricStore, job: Job) -> None:
+        self._store = store
+        self._job = job
+        self._rng = random.Random(job.label)
+        # Random bytes: nothing on the way shall profit from bytes that compress or repeat.
+        self._data = memoryview(self._rng.randbytes(job.object_bytes if job.operation != "get" else 0))
+
+    async def fill(self) -> Sample:
+        """Write every object that gets will read, a few at a time.  Raises what a write raised."""
+        numbers = iter(range(self._job.names))
+
+        async def work() -> None:
+            for number in numbers:
+                await self._write(self._read_name(number))
+
+        started = perf_counter()
+        await asyncio.gather(*(work() for _ in range(FILLERS)))
+        return Sample([], self._job.names * self._job.object_bytes, perf_counter() - started)
+
+    async def put(self, number: int) -> int:
+        """Write a new object; returns its size."""
+        return await self._write(f"bench/put/{self._job.label}/{number}")
+
+    async def get(self, _: int) -> int:
+        """Read a whole object, any of them; returns its size."""
+        reader = await self._store.open(self._read_name(self._rng.randrange(self._job.names)))
+        size = 0
+        try:
+            async for piece in reader:
+                size += len(piece)
+        finally:
+            await reader.close()
+        if size != self._job.object_bytes:
+            raise Internal(f"{size} bytes came, {self._job.object_bytes} were written")
+        return size
+
+    async def _write(self, path: str) -> int:
+        size = self._job.object_bytes
+        if size <= FRAGMENT_BYTES_MAX:
+            await self._store.put(path, self._data)
+            return size
+        await self._store.put(path, b"")
+        writer = self._store.writer(path, 0)
+        for start in range(0, size, PIECE_BYTES):
+            await writer.write(self._data[start : start + PIECE_BYTES])
+        await writer.flush()
+        return size
+
+    def _read_name(self, number: int) -> str:
+        return f"bench/get/{self._job.object_bytes}/{number}"
