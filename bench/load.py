@@ -33,8 +33,10 @@ async def drive(operation: Operation, concurrency: int, seconds: float, bytes_ma
         while True:
             before = perf_counter()
             try:
-                moved += await operation(next(numbers))
+                # Not `moved += await …`, which reads `moved` before the others have added theirs.
+                done_bytes = await operation(next(numbers))
                 latencies.append(perf_counter() - before)
+                moved += done_bytes
             except FabricError as error:
                 errors[error.code] += 1
             if perf_counter() - started >= seconds or moved >= bytes_max:
