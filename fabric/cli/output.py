@@ -38,9 +38,7 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        raise  # whoever read our output has gone; click ends quietly
     except FabricError as error:
         hint = " (it may work if tried again)" if error.retryable else ""
         raise click.ClickException(f"{error.message}{hint}") from error
