@@ -1,0 +1,91 @@
+"""The keys of the master's store, all in one place.
+
+========================================  ===========================================================
+``o/<path>``                              object: ``ObjectRecord``
+``f/<object id><start offset>``           a page of its fragments: list of ``FragmentRef``
+``x/<object id>``                         a doomed object: no path leads to it, its pages still exist
+``d/<server> 00 <fid>``                   fragment that this server has yet to delete
+``i/<operation id>``                      answer to a commit: its number, then ``Committed``
+``n/<server>``                            chunk server: ``NodeRecord``
+``g/<group>``                             group: ``GroupRecord``
+``m/term``  ``m/generation``  ``m/fids``  counters
+========================================  ===========================================================
+
+Numbers are 8 bytes, big endian, so that they sort by value.  Paths and server names are UTF-8.
+"""
+
+from __future__ import annotations
+
+import struct
+
+_NUMBER = struct.Struct(">Q")
+_PAIR = struct.Struct(">QQ")
+
+TERM = b"m/term"
+GENERATION = b"m/generation"
+FIDS = b"m/fids"
+
+OBJECTS = b"o/"
+DOOMED = b"x/"
+DELETES = b"d/"
+OPERATIONS = b"i/"
+NODES = b"n/"
+GROUPS = b"g/"
+
+OFFSET_MAX = 2**64 - 1
+
+
+def number(value: int) -> bytes:
+    """A counter or id as it is stored."""
+    return _NUMBER.pack(value)
+
+
+def to_number(value: bytes) -> int:
+    """Reads what ``number`` wrote, also at the start of a longer value."""
+    return int(_NUMBER.unpack_from(value)[0])
+
+
+def last_number(key: bytes) -> int:
+    """The number that a key ends with."""
+    return int(_NUMBER.unpack_from(key, len(key) - 8)[0])
+
+
+def after_all(prefix: bytes) -> bytes:
+    """The smallest key that is greater than every key beginning with ``prefix``."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b"\xff" * 9
+
+
+def object_key(path: str) -> bytes:
+    """Of an object's record."""
+    return b"o/" + path.encode()
+
+
+def page_key(object_id: int, start: int) -> bytes:
+    """Of the page whose first byte is at ``start``."""
+    return b"f/" + _PAIR.pack(object_id, start)
+
+
+def doomed_key(object_id: int) -> bytes:
+    """Of an object whose fragments are to be deleted."""
+    return b"x/" + _NUMBER.pack(object_id)
+
+
+def operation_key(operation_id: bytes) -> bytes:
+    """Of a remembered commit."""
+    return b"i/" + operation_id
+
+
+def deletes_prefix(server: str) -> bytes:
+    """Of all fragments that a server has yet to delete."""
+    return b"d/" + server.encode() + b"\0"
+
+
+def node_key(server: str) -> bytes:
+    """Of a chunk server's registration."""
+    return b"n/" + server.encode()
+
+
+def group_key(group: int) -> bytes:
+    """Of a group."""
+    return b"g/" + _NUMBER.pack(group)
