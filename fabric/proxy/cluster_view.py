@@ -38,8 +38,12 @@ class ClusterView:
         return term == self.term and sequence == self.sequence + 1
 
     def writable_groups(self) -> list[GroupView]:
-        """Groups that take writes now."""
-        return [group for group in self.groups.values() if group.writable]
+        """Groups that take writes now, and all of whose members the view knows an address of."""
+        return [
+            group
+            for group in self.groups.values()
+            if group.writable and group.members and self.nodes.keys() >= set(group.members)
+        ]
 
     def members(self, group: int) -> list[NodeView]:
         """The replicas of a group that the view knows an address of."""

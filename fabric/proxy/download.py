@@ -2,14 +2,14 @@
 
 Replicas are tried one after another until one gives bytes whose checksum is the committed one.  When
 none does, that is ``NO_GOOD_COPY`` with every replica's reason: a fragment that was committed is
-never reported as absent.
+never reported as absent.  Where a replica was only busy the answer is ``BUSY``: its copy may be good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fabric.errors import BadChecksum, DeadlineExceeded, NoGoodCopy
+from fabric.errors import BadChecksum, Busy, DeadlineExceeded, FabricError, NoGoodCopy, Unavailable
 from fabric.node.effects import Effect, Payload
 from fabric.proxy.context import Context
 from fabric.proxy.placement import order_replicas
@@ -42,6 +42,7 @@ class Download:
         self._give_up = give_up
         self._left: list[NodeView] = []
         self._reasons: list[str] = []
+        self._busy = False
 
     def start(self, now: float) -> list[Effect]:
         """Ask the first replica."""
@@ -57,7 +58,7 @@ class Download:
             return self._give_up(failed(DeadlineExceeded(self._explain())), now)
         if not self._left:
             context.stale = True
-            return self._give_up(failed(NoGoodCopy(self._explain())), now)
+            return self._give_up(failed(self._verdict()), now)
         node = self._left.pop(0)
         context.outstanding[node.server] += 1
         timeout_s = min(context.settings.read_timeout_s, self._deadline - now)
@@ -83,6 +84,7 @@ class Download:
             return self._done(answer, payload, now)
         if not isinstance(answer, Failed):
             answer = failed(BadChecksum("it sent other bytes than were committed"))
+        self._busy = self._busy or answer.code == Busy.code
         self._reasons.append(f"{node.server} ({node.state}): {answer.code}: {answer.message[:200]}")
         effects = context.report(node.server, self._fragment.group, self._fragment.fid, answer, now)
         return effects + self._ask_next(now)
@@ -92,6 +94,11 @@ class Download:
             return False
         whole = self._offset == 0 and self._length == self._fragment.length
         return not whole or answer.checksum == self._fragment.checksum
+
+    def _verdict(self) -> FabricError:
+        if not self._context.view.known:
+            return Unavailable("the proxy has not heard from the master yet")
+        return Busy(self._explain()) if self._busy else NoGoodCopy(self._explain())
 
     def _explain(self) -> str:
         where = f"fragment {self._fragment.fid} of group {self._fragment.group}"

@@ -39,6 +39,10 @@ class FidSource:
             self._ranges.popleft()
         return None
 
+    def clear(self) -> None:
+        """Throw the stock away: the master no longer accepts its fids."""
+        self._ranges.clear()
+
     def is_low(self, now: float) -> bool:
         """Is it time to ask for another range?"""
         left = sum(r.end - r.next for r in self._ranges if now < r.use_until)

@@ -9,26 +9,26 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from fabric.errors import BadRange, BadRequest, Busy, FabricError, Unavailable
+import msgspec
+
+from fabric.errors import BadRange, BadRequest, Busy, FabricError, FidExpired, Unavailable
 from fabric.node.effects import Effect, Payload, Reply, Sender
 from fabric.proxy.context import Context, ignore
 from fabric.proxy.download import Download
+from fabric.proxy.master_link import MasterLink
 from fabric.proxy.upload import ABORT_TIMEOUT_MS, Upload
 from fabric.settings import Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
     AbortFragment,
-    CatalogChanged,
+    AnyOperation,
+    AppendOperation,
     Commit,
-    Committed,
     Failed,
-    FidLease,
     FragmentData,
     FragmentRef,
     GetFragment,
     GetObject,
-    GetTopology,
-    LeaseFids,
     ListFragments,
     ListObjects,
     Message,
@@ -43,16 +43,16 @@ from fabric.wire.messages import (
     Request,
     Stat,
     Stored,
-    Topology,
 )
 
 EMPTY_CHECKSUM = 0x2D06800538D394C2
 """xxh3-64 of no bytes."""
-MASTER_TIMEOUT_MS = 2_000
-REFRESH_S = 1.0
-"""A view that nothing confirmed for so long is refreshed by a snapshot."""
-RETRY_S = 0.1
-"""Pause after the master did not answer, or said that our view was stale."""
+DEADLINE_MS_MAX = 60_000
+"""No request is worked on for longer, whatever its sender says."""
+_FORWARDED_BYTES, _OPERATION_BYTES, _FRAGMENT_BYTES = 4096, 1024, 256
+"""What a forwarded request, and each part of a commit, counts for while it waits for the master."""
+_REFUSED = frozenset({"PRECONDITION", "NOT_FOUND", "BAD_REQUEST", "REFUSED", "CONFLICT", "FID_EXPIRED"})
+"""Answers to a commit after which it is certain that nothing names its fragments."""
 
 _FORWARDED = (Commit, Stat, Open, ListFragments, ListObjects)
 
@@ -67,12 +67,7 @@ class ProxyRole:
         self._version = version
         self._context = Context(name, master, settings, rng)
         self._settings = settings
-        self._waiting: list[Upload] = []
-        """Uploads that wait for fids."""
-        self._asking_fids = False
-        self._asking_topology = False
-        self._refresh_at = 0.0
-        self._lease_at = 0.0
+        self._link = MasterLink(self._context)
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PutFragment: self._on_put_fragment,
             PutObject: self._on_put_object,
@@ -85,130 +80,72 @@ class ProxyRole:
 
     def start(self, now: float) -> list[Effect]:
         """Learn the cluster and get fids."""
-        return self._ask_topology(now) + self._ask_fids(now)
+        return self._link.start(now)
 
     def receive(
         self, message: object, sender: Sender, now: float, payload: Payload | None = None
     ) -> list[Effect]:
         """Handle a driver's request, a publication, or the answer to one of our own requests."""
-        handler = self._handlers.get(type(message))
-        if handler is not None:
-            return handler(message, sender, now, payload)
-        if isinstance(message, Ping):
-            return [Reply(sender, Pong("proxy", self._name, self._version))]
-        if isinstance(message, Request):
-            text = f"a proxy does not answer {type(message).__name__}"
-            return [Reply(sender, failed(BadRequest(text)))]
-        if sender.route == "published":
-            return self._on_published(message, now)
-        if isinstance(sender.route, str) and isinstance(message, Message):
-            return self._context.calls.on_reply(message, sender, now, payload) + self._after_reply(now)
-        return []
+        effects: list[Effect] = []
+        if isinstance(sender.route, bytes):
+            if isinstance(message, Request):
+                effects = self._on_request(message, sender, now, payload)
+        elif sender.route == "published":
+            effects = self._link.on_published(message, now)
+        elif isinstance(message, Message):
+            effects = self._context.calls.on_reply(message, sender, now, payload)
+        self._link.hurry_if_stale(now)
+        return effects
 
     def on_tick(self, now: float) -> list[Effect]:
         """End what ran out of time; refresh the view and the stock of fids."""
         effects = self._context.calls.on_tick(now)
-        if now >= self._refresh_at:
-            effects += self._ask_topology(now)
-        if now >= self._lease_at:
-            effects += self._ask_fids_if_low(now)
-        return effects
+        self._link.hurry_if_stale(now)
+        return effects + self._link.on_tick(now)
 
     def next_deadline(self) -> float | None:
         """The earlier of the next call's end and the next refresh."""
-        refresh = min(self._refresh_at, self._lease_at)
         call = self._context.calls.next_deadline()
-        return refresh if call is None else min(refresh, call)
+        due = self._link.next_deadline()
+        return due if call is None else min(due, call)
 
-    # --- the master -------------------------------------------------------------------------------
+    def _on_request(
+        self, message: Request, sender: Sender, now: float, payload: Payload | None
+    ) -> list[Effect]:
+        if isinstance(message, Ping):
+            return [Reply(sender, Pong("proxy", self._name, self._version))]
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            text = f"a proxy does not answer {type(message).__name__}"
+            return [Reply(sender, failed(BadRequest(text)))]
+        if message.deadline_ms > DEADLINE_MS_MAX:
+            message = msgspec.structs.replace(message, deadline_ms=DEADLINE_MS_MAX)
+        return handler(message, sender, now, payload)
 
-    def _after_reply(self, now: float) -> list[Effect]:
-        if not self._context.stale:
-            return []
-        self._context.stale = False
-        self._refresh_at = min(self._refresh_at, now + RETRY_S)
-        return []
-
-    def _ask_topology(self, now: float) -> list[Effect]:
-        self._refresh_at = now + REFRESH_S
-        if self._asking_topology:
-            return []
-        self._asking_topology = True
-
-        def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            self._asking_topology = False
-            if not isinstance(answer, Topology):
-                self._refresh_at = now + RETRY_S
-                return []
-            view = self._context.view
-            if (answer.term, answer.sequence) != (view.term, view.sequence):
-                self._context.cache.clear()
-            view.adopt(answer)
-            return []
-
-        return [
-            self._context.calls.start(self._context.master, GetTopology(MASTER_TIMEOUT_MS), now, on_answer)
-        ]
-
-    def _ask_fids_if_low(self, now: float) -> list[Effect]:
-        self._lease_at = now + REFRESH_S
-        return self._ask_fids(now) if self._context.fids.is_low(now) else []
-
-    def _ask_fids(self, now: float) -> list[Effect]:
-        self._lease_at = now + REFRESH_S
-        if self._asking_fids:
-            return []
-        self._asking_fids = True
-        asked_at = now
-
-        def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            self._asking_fids = False
-            waiting, self._waiting = self._waiting, []
-            if not isinstance(answer, FidLease):
-                self._lease_at = now + RETRY_S
-                refusal = failed(Unavailable("the proxy has no fids; is the master up?"))
-                return [effect for upload in waiting for effect in upload.refuse(refusal, now)]
-            self._context.fids.add(answer.first, answer.count, answer.lease_ms / 1000, asked_at)
-            return [effect for upload in waiting for effect in self._start_upload(upload, now)]
-
-        request = LeaseFids(MASTER_TIMEOUT_MS, self._name, self._settings.fid_range_count)
-        return [self._context.calls.start(self._context.master, request, now, on_answer)]
-
-    def _on_published(self, message: object, now: float) -> list[Effect]:
-        if not isinstance(message, Topology | CatalogChanged):
-            return []
-        view = self._context.view
-        if not view.follows(message.term, message.sequence):
-            # Something was missed, or this is old: a snapshot settles it.
-            if (message.term, message.sequence) <= (view.term, view.sequence):
-                return []
-            self._context.cache.clear()
-            if isinstance(message, Topology):
-                view.adopt(message)
-                return []
-            return self._ask_topology(now)
-        if isinstance(message, Topology):
-            view.adopt(message)
-        else:
-            view.sequence = message.sequence
-            for path in message.paths:
-                self._context.cache.forget(path)
-        self._refresh_at = now + REFRESH_S
-        return []
+    # --- names ------------------------------------------------------------------------------------
 
     def _on_forwarded(
         self, message: Request, sender: Sender, now: float, payload: Payload | None
     ) -> list[Effect]:
         """Names are the master's: pass the question on, and the answer back."""
+        size = _FORWARDED_BYTES
+        if isinstance(message, Commit):
+            size += sum(map(_operation_bytes, message.operations))
+        refusal = self._admit(size)
+        if refusal is not None:
+            return [Reply(sender, failed(refusal))]
 
         def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            if isinstance(message, Commit) and isinstance(answer, Committed):
-                self._forget_changed(message)
-            return [Reply(sender, answer)]
+            if isinstance(message, Commit):
+                self._after_commit(message, answer)
+            return [self._finish(size, sender, answer)]
 
         return [self._context.calls.start(self._context.master, message, now, on_answer)]
 
-    def _forget_changed(self, commit: Commit) -> None:
+    def _after_commit(self, commit: Commit, answer: Message) -> None:
+        if isinstance(answer, Failed) and answer.code == FidExpired.code:
+            self._context.fids.clear()
+        # Whatever the answer: a commit that nobody confirmed may have been done all the same.
         for operation in commit.operations:
             for field in ("path", "source", "target"):
                 path = getattr(operation, field, None)
@@ -226,13 +163,6 @@ class ProxyRole:
     def _finish(self, size: int, sender: Sender, message: Message, payload: Payload | None = None) -> Reply:
         self._context.inflight_bytes -= size
         return Reply(sender, message, payload)
-
-    def _start_upload(self, upload: Upload, now: float) -> list[Effect]:
-        effects = upload.start(now)
-        if effects is None:
-            self._waiting.append(upload)
-            return self._ask_fids(now)
-        return effects
 
     def _on_put_fragment(
         self, message: PutFragment, sender: Sender, now: float, payload: Payload
@@ -252,7 +182,7 @@ class ProxyRole:
 
         deadline = now + message.deadline_ms / 1000
         upload = Upload(self._context, payload, message.checksum, deadline, done, give_up)
-        return self._start_upload(upload, now)
+        return self._link.start_upload(upload, now)
 
     def _on_put_object(
         self, message: PutObject, sender: Sender, now: float, payload: Payload
@@ -271,7 +201,7 @@ class ProxyRole:
 
         if size == 0:
             return self._commit_object(message, [], size, sender, deadline, now)
-        return self._start_upload(
+        return self._link.start_upload(
             Upload(self._context, payload, message.checksum, deadline, done, give_up), now
         )
 
@@ -294,14 +224,17 @@ class ProxyRole:
         )
         left_ms = max(1, int((deadline - now) * 1000))
 
-        def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            self._context.cache.forget(message.path)
-            effects: list[Effect] = [self._finish(size, sender, answer)]
-            if isinstance(answer, Failed) and not answer.retryable:
-                effects += self._abort(fragments, now)
-            return effects
-
         request = Commit(left_ms, message.operation_id, [operation])
+
+        def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
+            self._after_commit(request, answer)
+            aborts: list[Effect] = []
+            if isinstance(answer, Failed) and answer.code in _REFUSED:
+                aborts = self._abort(fragments, now)
+                if answer.code == FidExpired.code:
+                    answer = failed(Unavailable("the lease of the fragment's fid ran out; try again"))
+            return [self._finish(size, sender, answer), *aborts]
+
         return [self._context.calls.start(self._context.master, request, now, on_answer)]
 
     def _abort(self, fragments: list[FragmentRef], now: float) -> list[Effect]:
@@ -347,11 +280,18 @@ class ProxyRole:
         return self._open_object(message, sender, deadline, now)
 
     def _open_object(self, message: GetObject, sender: Sender, deadline: float, now: float) -> list[Effect]:
+        refusal = self._admit(_FORWARDED_BYTES)
+        if refusal is not None:
+            return [Reply(sender, failed(refusal))]
+        question = self._context.cache.ask(message.path)
+
         def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            if not isinstance(answer, Opened):
+            self._context.inflight_bytes -= _FORWARDED_BYTES
+            opened = answer if isinstance(answer, Opened) else None
+            self._context.cache.answer(question, opened)
+            if opened is None:
                 return [Reply(sender, answer)]
-            self._context.cache.put(answer)
-            return self._read_object(message, answer, False, sender, deadline, now)
+            return self._read_object(message, opened, False, sender, deadline, now)
 
         left_ms = max(1, int((deadline - now) * 1000))
         request = Open(left_ms, message.path, message.offset)
@@ -392,6 +332,13 @@ class ProxyRole:
             return [self._finish(size, sender, failure)]
 
         return Download(self._context, fragment, inside, size, deadline, done, give_up).start(now)
+
+
+def _operation_bytes(operation: AnyOperation) -> int:
+    if not isinstance(operation, PutOperation | AppendOperation):
+        return _OPERATION_BYTES
+    attributes = sum(len(value) for value in operation.attributes.values())
+    return _OPERATION_BYTES + _FRAGMENT_BYTES * len(operation.fragments) + attributes
 
 
 def _locate(opened: Opened, offset: int) -> tuple[FragmentRef, int] | None:

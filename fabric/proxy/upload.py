@@ -29,6 +29,7 @@ from fabric.wire.messages import (
     FragmentStored,
     GroupView,
     Message,
+    NodeView,
     StoreFragment,
 )
 
@@ -60,6 +61,8 @@ class Upload:
         self._attempts = 0
         self._attempt_fid: int | None = None
         self._group: GroupView | None = None
+        self._members: list[NodeView] = []
+        """Those that the attempt was sent to, whatever the view says by now."""
         self._missing: set[str] = set()
         self._last_failure: Failed | None = None
 
@@ -70,8 +73,7 @@ class Upload:
             return self._give_up(failed(DeadlineExceeded("the fragment could not be stored in time")), now)
         groups = [group for group in context.view.writable_groups() if group.group not in self._tried]
         group = choose_group(groups, context.pending_bytes, self._length, context.rng)
-        members = context.view.members(group.group) if group is not None else []
-        if group is None or len(members) != len(group.members):
+        if group is None:
             return self._no_group(now)
         fid = context.fids.take(now)
         if fid is None:
@@ -79,13 +81,14 @@ class Upload:
         self._attempts += 1
         self._tried.add(group.group)
         self._attempt_fid, self._group = fid, group
-        self._missing = {node.server for node in members}
+        self._members = context.view.members(group.group)
+        self._missing = set(group.members)
         context.pending_bytes[group.group] += self._length
         timeout_s = min(context.settings.store_timeout_s, self._deadline - now)
         request = StoreFragment(max(1, int(timeout_s * 1000)), group.group, group.epoch, fid, self._checksum)
         return [
             context.calls.start(node.endpoint, request, now, self._confirm(fid, node.server), self._payload)
-            for node in members
+            for node in self._members
         ]
 
     def refuse(self, failure: Failed, now: float) -> list[Effect]:
@@ -102,11 +105,8 @@ class Upload:
         if fid != self._attempt_fid or self._group is None:
             return []  # an answer to an attempt that was given up
         group = self._group
-        if isinstance(answer, FragmentStored) and (answer.fid, answer.length, answer.checksum) == (
-            fid,
-            self._length,
-            self._checksum,
-        ):
+        right = FragmentStored(group.group, group.epoch, fid, self._length, self._checksum)
+        if answer == right:
             self._missing.discard(server)
             if self._missing:
                 return []
@@ -124,7 +124,7 @@ class Upload:
         self._last_failure = failure
         effects: list[Effect] = [
             context.calls.start(node.endpoint, AbortFragment(ABORT_TIMEOUT_MS, group.group, fid), now, ignore)
-            for node in context.view.members(group.group)
+            for node in self._members
         ]
         if failure.code in _CALLERS_FAULT:
             return effects + self._give_up(failure, now)
