@@ -1,4 +1,4 @@
-"""A limit in bytes that waiting tasks share, first come, first served."""
+"""A limit in bytes that tasks share, first come, first served."""
 
 from __future__ import annotations
 
@@ -21,27 +21,38 @@ class ByteBudget:
 
     async def acquire(self, size: int) -> None:
         """Take ``size`` bytes, waiting in line for them."""
-        if not self._waiting and self._fits(size):
-            self._used += size
+        if self.try_acquire(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.cancelled():
+                self._let_in()  # those behind us may fit where we did not
+            else:
                 self.release(size)
             raise
+
+    def try_acquire(self, size: int) -> bool:
+        """Take ``size`` bytes if they fit and nobody stands in line for them."""
+        if self._waiting or not self._fits(size):
+            return False
+        self._used += size
+        return True
 
     def release(self, size: int) -> None:
         """Give bytes back and let those in line go on."""
         self._used -= size
+        self._let_in()
+
+    def _let_in(self) -> None:
         while self._waiting:
-            wanted, turn = self._waiting[0]
+            size, turn = self._waiting[0]
             if not turn.cancelled():
-                if not self._fits(wanted):
+                if not self._fits(size):
                     return
-                self._used += wanted
+                self._used += size
                 turn.set_result(None)
             self._waiting.popleft()
 

@@ -90,6 +90,8 @@ class Client:
                     return answer, data
                 raise Internal(f"expected {kind.__name__}, got {type(answer).__name__}")
             except FabricError as error:
+                if self._context is None:
+                    raise  # closed: asking again is in vain
                 pause_s = min(pause_s * 2, PAUSE_S_MAX)
                 pause = pause_s * self._rng.uniform(0.5, 1.0)
                 if not error.retryable or self._loop.time() + pause >= give_up_at:

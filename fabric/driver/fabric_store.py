@@ -11,7 +11,7 @@ import xxhash
 from fabric.driver.budget import ByteBudget
 from fabric.driver.client import Client
 from fabric.driver.object_store import Buffer
-from fabric.driver.reader import Reader
+from fabric.driver.reader import BAD_CHECKSUM_TRIES, Reader
 from fabric.driver.writer import Writer
 from fabric.errors import BadChecksum, BadRequest
 from fabric.settings import FRAGMENT_BYTES_MAX, FRAGMENTS_PER_PAGE_MAX, Settings
@@ -70,10 +70,20 @@ class FabricStore:
     async def open(self, path: str, offset: int = 0, length: int | None = None) -> Reader:
         """Open for reading; the first bytes come with the answer.  Raises NotFound, BadRange."""
         wanted = 2**62 if length is None else length
-        answer, data = await self._client.request(ObjectData, GetObject(0, path, offset, wanted))
-        first = verified(data, answer.checksum, path)
+        answer, first = await self._open(GetObject(0, path, offset, wanted))
         end = min(answer.info.size, offset + wanted)
         return Reader(self._client, self._settings, self._read_budget, answer, first, end)
+
+    async def _open(self, request: GetObject) -> tuple[ObjectData, memoryview]:
+        tries_left = BAD_CHECKSUM_TRIES
+        while True:
+            answer, data = await self._client.request(ObjectData, request)
+            try:
+                return answer, verified(data, answer.checksum, request.path)
+            except BadChecksum:
+                tries_left -= 1
+                if not tries_left:
+                    raise
 
     async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
         """A whole small object.  Raises NotFound; BadRequest when it has more than ``bytes_max``."""

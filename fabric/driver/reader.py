@@ -2,18 +2,23 @@
 
 The window starts at one fragment and grows only when the consumer had to wait for bytes: a fast one
 soon has several reads under way, a slow one never holds more memory than it needs.
+
+Reading ahead takes bytes from a budget that all readers share, and never waits for them.  The piece
+that the consumer waits for is read in any case: readers that are slow to consume, and so hold on to
+their part of the budget, cannot stop the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import xxhash
 
-from fabric.errors import BadChecksum, NoGoodCopy
+from fabric.errors import BadChecksum, NoGoodCopy, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 from fabric.wire.messages import (
     FragmentData,
@@ -30,6 +35,12 @@ if TYPE_CHECKING:
     from fabric.driver.client import Client
 
 BAD_CHECKSUM_TRIES = 3
+
+
+class _Piece(msgspec.Struct):
+    task: asyncio.Task[memoryview]
+    budget_bytes: int
+    """Taken from the budget for it."""
 
 
 class Reader:
@@ -53,60 +64,78 @@ class Reader:
         self._end = end
         self._page: deque[FragmentRef] = deque(opened.fragments)
         self._page_start = opened.start
-        self._ahead: deque[tuple[asyncio.Task[memoryview], int]] = deque()
+        self._ahead: deque[_Piece] = deque()
+        self._closed = False
         self._window = 1
         self._window_max = max(1, settings.client_window_bytes // FRAGMENT_BYTES_MAX)
 
-    async def __aiter__(self) -> AsyncIterator[memoryview]:
+    async def __aiter__(self) -> AsyncGenerator[memoryview, None]:
         try:
-            await self._fill()
             first, self._first = self._first, None
             if first is not None and len(first):
+                await self._read_ahead()
                 yield first
-            while self._ahead:
-                task, size = self._ahead[0]
-                if not task.done() and self._window < self._window_max:
+            while self._ahead or self._position < self._end:
+                if self._closed:
+                    raise Unavailable(f"{self.info.path}: the reader was closed")
+                if not self._ahead:
+                    await self._begin(in_budget=True) or await self._begin(in_budget=False)
+                elif not self._ahead[0].task.done() and self._window < self._window_max:
                     self._window += 1
-                    await self._fill()
-                piece = await task
-                self._ahead.popleft()
-                self._budget.release(size)
-                await self._fill()
+                await self._read_ahead()
+                piece = await self._ahead[0].task
+                self._budget.release(self._ahead.popleft().budget_bytes)
+                await self._read_ahead()
                 yield piece
         finally:
             await self.close()
 
     async def close(self) -> None:
-        """Give up reads under way."""
+        """Give up reads under way; what was not given out by now never will be."""
+        self._closed = True
         while self._ahead:
-            task, size = self._ahead.popleft()
-            if not task.cancel() and not task.cancelled():
-                task.exception()  # seen: the reader has given up on it
-            self._budget.release(size)
+            piece = self._ahead.popleft()
+            if not piece.task.cancel() and not piece.task.cancelled():
+                piece.task.exception()  # seen: the reader has given up on it
+            self._budget.release(piece.budget_bytes)
 
-    async def _fill(self) -> None:
-        """Start reads until the window is full or nothing is left to read."""
+    async def _read_ahead(self) -> None:
+        """Start reads until the window is full, the budget is, or nothing is left to read."""
         while self._position < self._end and len(self._ahead) < self._window:
-            fragment, inside = await self._locate()
-            size = min(fragment.length - inside, self._end - self._position)
-            await self._budget.acquire(size)
-            self._position += size
-            self._ahead.append((asyncio.create_task(self._read(fragment, inside, size)), size))
+            if not await self._begin(in_budget=True):
+                return
+
+    async def _begin(self, in_budget: bool) -> bool:
+        """Start the next read; False when the budget has no room for it."""
+        fragment, inside = await self._locate()
+        size = min(fragment.length - inside, self._end - self._position)
+        if in_budget and not self._budget.try_acquire(size):
+            return False
+        task = asyncio.create_task(self._read(fragment, inside, size))
+        self._position += size
+        self._ahead.append(_Piece(task, size if in_budget else 0))
+        return True
 
     async def _locate(self) -> tuple[FragmentRef, int]:
         """The fragment at our position and the offset inside it; pages on where needed."""
-        while True:
-            while self._page:
-                fragment = self._page[0]
-                if self._position < self._page_start + fragment.length:
-                    return fragment, self._position - self._page_start
-                self._page_start += fragment.length
-                self._page.popleft()
+        found = self._find()
+        if found is None:
             request = ListFragments(0, self.info.object_id, self._position)
             answer, _ = await self._client.request(Fragments, request, patience_s=self._patience_s)
-            if not answer.fragments:
-                raise NoGoodCopy(f"{self.info.path}: its fragments end before byte {self._position}")
             self._page, self._page_start = deque(answer.fragments), answer.start
+            found = self._find()
+        if found is None:
+            raise NoGoodCopy(f"{self.info.path}: no fragment is listed for byte {self._position}")
+        return found
+
+    def _find(self) -> tuple[FragmentRef, int] | None:
+        while self._page:
+            fragment = self._page[0]
+            if self._page_start <= self._position < self._page_start + fragment.length:
+                return fragment, self._position - self._page_start
+            self._page_start += fragment.length
+            self._page.popleft()
+        return None
 
     async def _read(self, fragment: FragmentRef, inside: int, size: int) -> memoryview:
         for _ in range(BAD_CHECKSUM_TRIES):

@@ -8,6 +8,7 @@ An event loop in a thread of its own does the work; a ``Storage`` may be used fr
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import secrets
 import threading
@@ -19,7 +20,7 @@ import uvloop
 
 from fabric.driver.fabric_store import FabricStore
 from fabric.driver.object_store import Buffer
-from fabric.errors import BadRange, NotFound
+from fabric.errors import BadRange, FabricError, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, LIST_LIMIT_MAX, OPERATIONS_MAX, Settings
 from fabric.wire.messages import DeleteOperation, Listing, MoveOperation, ObjectInfo, PutOperation
 
@@ -57,7 +58,7 @@ class Storage:
         if self._closed:
             return
         self._closed = True
-        self._do(self._store.close())
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -85,13 +86,14 @@ class Storage:
                 raise BadRange(f"bytes {offset} to {last} are not a range")
             length = None if last is None else last - offset + 1
         reader = self._do(self._store.open(path, offset, length))
-        pieces = aiter(reader)
+        pieces = reader.__aiter__()
         try:
             while (piece := self._do(_next(pieces))) is not None:
                 yield bytes(piece)
         finally:
             if not self._closed:
                 self._do(reader.close())
+                self._do(pieces.aclose())
 
     def stream_write(self, path: str, file: BinaryIO) -> ObjectInfo:
         """Create or replace the object with what ``file.read`` gives, in bounded memory.
@@ -163,7 +165,25 @@ class Storage:
         return self._do(self._store.stat(path))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        if self._closed:
+            work.close()
+            raise Unavailable("the storage is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise Unavailable("the storage was closed meanwhile") from None
+        finally:
+            future.cancel()  # of work that a KeyboardInterrupt left behind; otherwise it is done
+
+    async def _shut_down(self) -> None:
+        await self._store.close()
+        # Other threads may be waiting for these: they get an answer before the loop ends.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_asyncgens()
 
     async def _write_stream(self, path: str, chunks: Iterator[Buffer]) -> ObjectInfo:
         loop = asyncio.get_running_loop()
@@ -177,7 +197,8 @@ class Storage:
             (info,) = await self._store.commit([MoveOperation(temporary, path)])
         except BaseException:
             await writer.abort()
-            await self._store.commit([DeleteOperation(temporary, missing_ok=True)])
+            with contextlib.suppress(FabricError):  # the first error says what went wrong
+                await self._store.commit([DeleteOperation(temporary, missing_ok=True)])
             raise
         assert info is not None
         return info
