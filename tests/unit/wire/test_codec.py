@@ -174,8 +174,10 @@ def test_any_fields_of_a_known_kind_are_a_message_or_refused(kind: int, fields: 
 
 
 @pytest.mark.parametrize("opening", [b"\x91", b"\xdd\x00\x00\x00\x01", b"\x81\xa1k"])
-def test_deep_nesting_is_refused(opening: bytes) -> None:
-    body = b"\x92\x02" + opening * 100_000 + b"\xc0"
+@pytest.mark.parametrize("place", [b"\x92\x02", b"\x93\x02\x01", b"\x92\x63", b""], ids=repr)
+def test_deep_nesting_is_refused(place: bytes, opening: bytes) -> None:
+    """As a field, as a field that would be ignored, in an unknown kind, and all by itself."""
+    body = place + opening * 100_000 + b"\xc0"
     with pytest.raises(BadMessage):
         codec.decode(FRAMES[0][:PREFIX_BYTES] + body)
 
