@@ -93,6 +93,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # registry
     upload_expiry_s: float = 24 * 3600.0
     manifest_bytes_max: int = 4 * MIB
+    registry_uploads_max: int = 64
+    """Request bodies that one registry process takes at once; beyond that it answers 429."""
+    registry_downloads_max: int = 256
+    """Blobs that one registry process sends at once; beyond that it answers 429."""
+    client_stall_timeout_s: float = 120.0
+    """An HTTP client that neither sends nor takes bytes for so long is given up."""
 
 
 def settings_from(values: dict[str, Any]) -> Settings:

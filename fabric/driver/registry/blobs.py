@@ -1,0 +1,72 @@
+"""Blobs of a repository: bytes shared by all repositories, each of which owns them by a link.
+
+A blob that exists but is not linked in the repository is unknown there; otherwise a digest alone would
+give anybody's layers away.
+"""
+
+from __future__ import annotations
+
+from fabric.driver.object_store import ObjectReader, ObjectStore
+from fabric.driver.registry.errors import blob_unknown
+from fabric.driver.registry.names import Digest, blob_link_path, blob_path
+from fabric.errors import Internal, NotFound, Precondition
+from fabric.wire.messages import CheckOperation, DeleteOperation, PutOperation
+
+MUST_EXIST = -1
+"""The generation that a ``CheckOperation`` names to say so."""
+
+
+def blob_link(name: str, digest: Digest, size: int) -> PutOperation:
+    """The operation that makes a blob a repository's own."""
+    return PutOperation(
+        path=blob_link_path(name, digest), fragments=[], digest=str(digest), attributes={"size": str(size)}
+    )
+
+
+class Blobs:
+    """Reads, mounts and unlinks blobs; ``uploads`` makes them."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def size(self, name: str, digest: Digest) -> int:
+        """Size in bytes of a blob of the repository.  Raises RegistryError BLOB_UNKNOWN."""
+        try:
+            link = await self._store.stat(blob_link_path(name, digest))
+        except NotFound as error:
+            raise blob_unknown(digest) from error
+        return int(link.attributes["size"])
+
+    async def open(self, name: str, digest: Digest, start: int, length: int) -> ObjectReader:
+        """Read ``length`` bytes from ``start`` of a blob whose ``size`` was asked for before.
+
+        Raises RegistryError BLOB_UNKNOWN when it was deleted meanwhile, Internal when it is linked and
+        has no bytes: that is a loss, and must not look like an absence.
+        """
+        try:
+            return await self._store.open(blob_path(digest), start, length)
+        except NotFound as error:
+            await self.size(name, digest)
+            raise Internal(f"{digest} is linked in {name} and its bytes are not in the catalog") from error
+
+    async def mount(self, name: str, digest: Digest, source: str) -> bool:
+        """Link a blob of repository ``source`` here too; False when ``source`` does not have it."""
+        try:
+            link = await self._store.stat(blob_link_path(source, digest))
+            await self._store.commit(
+                [
+                    CheckOperation(blob_link_path(source, digest), MUST_EXIST),
+                    CheckOperation(blob_path(digest), MUST_EXIST),
+                    blob_link(name, digest, int(link.attributes["size"])),
+                ]
+            )
+        except (NotFound, Precondition):
+            return False
+        return True
+
+    async def delete(self, name: str, digest: Digest) -> None:
+        """Unlink; the bytes stay while another repository links them.  Raises RegistryError BLOB_UNKNOWN."""
+        try:
+            await self._store.commit([DeleteOperation(blob_link_path(name, digest))])
+        except NotFound as error:
+            raise blob_unknown(digest) from error

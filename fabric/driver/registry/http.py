@@ -1,0 +1,177 @@
+"""The registry as an aiohttp application: which handler answers what, and how an error looks.
+
+One catch-all route: paths are parsed from their raw form by ``routes``, never by a framework's idea of
+decoding.  ``serve`` runs the application on a port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import web
+
+from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_uploads
+from fabric.driver.registry.errors import (
+    BodyInterrupted,
+    RegistryError,
+    error_body,
+    from_store,
+    unsupported,
+)
+from fabric.driver.registry.routes import Endpoint, Route, parse_path
+from fabric.driver.registry.service import Service
+from fabric.errors import FabricError
+from fabric.settings import MIB, Settings
+
+READ_BUFFER_BYTES = 1 * MIB
+"""Bytes of a body that wait in memory before the socket is left unread."""
+
+IDLE_TIMEOUT_S = 75.0
+"""A connection without a complete request head for so long is closed."""
+
+LINGER_S = 2.0
+"""After a refusal, the rest of a body is read and dropped for so long: the client shall see the answer."""
+
+SHUTDOWN_TIMEOUT_S = 10.0
+EXPIRY_INTERVAL_S = 1800.0
+API_VERSION = "registry/2.0"
+
+Handler = Callable[[Service, web.Request, Route], Awaitable[web.StreamResponse]]
+
+_log = logging.getLogger(__name__)
+
+
+async def _alive(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    return web.json_response({})
+
+
+HANDLERS: dict[Endpoint, dict[str, Handler]] = {
+    Endpoint.HEALTH: {"GET": _alive, "HEAD": _alive},
+    Endpoint.BASE: {"GET": _alive, "HEAD": _alive},
+    Endpoint.CATALOG: {"GET": http_lists.catalog},
+    Endpoint.TAGS: {"GET": http_lists.tags},
+    Endpoint.REFERRERS: {"GET": http_lists.referrers},
+    Endpoint.MANIFEST: {
+        "PUT": http_manifests.put,
+        "GET": http_manifests.get,
+        "HEAD": http_manifests.head,
+        "DELETE": http_manifests.delete,
+    },
+    Endpoint.BLOB: {"GET": http_blobs.get, "HEAD": http_blobs.head, "DELETE": http_blobs.delete},
+    Endpoint.UPLOADS: {"POST": http_uploads.start},
+    Endpoint.UPLOAD: {
+        "PATCH": http_uploads.append,
+        "PUT": http_uploads.finish,
+        "GET": http_uploads.status,
+        "DELETE": http_uploads.cancel,
+    },
+}
+
+
+def make_app(store: ObjectStore, settings: Settings) -> web.Application:
+    """The registry over ``store``, which must be started and outlives the application."""
+    executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
+    service = Service(store, settings, executor)
+
+    async def dispatch(request: web.Request) -> web.StreamResponse:
+        route = parse_path(request.raw_path.partition("?")[0])
+        handlers = HANDLERS[route.endpoint]
+        handler = handlers.get(request.method)
+        if handler is None:
+            allowed = {"Allow": ", ".join(handlers)}
+            raise unsupported(405, f"{request.method} is not for {route.endpoint.value}", allowed)
+        return await handler(service, request, route)
+
+    async def background(app: web.Application) -> AsyncIterator[None]:
+        expiry = asyncio.create_task(_expire_uploads(service))
+        yield
+        expiry.cancel()
+        await asyncio.gather(expiry, return_exceptions=True)
+        executor.shutdown()
+
+    app = web.Application(middlewares=[_answer_errors])
+    app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
+    app.on_response_prepare.append(_mark)
+    app.cleanup_ctx.append(background)
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """A runner with the limits and buffers that the registry wants."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=IDLE_TIMEOUT_S,
+        read_bufsize=READ_BUFFER_BYTES,
+        auto_decompress=False,
+        lingering_time=LINGER_S,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
+
+
+async def serve(store: ObjectStore, settings: Settings, host: str, port: int) -> web.AppRunner:
+    """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
+
+    Raises OSError when the address cannot be taken.
+    """
+    runner = make_runner(make_app(store, settings))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+@web.middleware
+async def _answer_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RegistryError as error:
+        return _response(error)
+    except FabricError as error:
+        answer = from_store(error)
+        _log.log(
+            logging.ERROR if answer.status == 500 else logging.WARNING,
+            "%s %s: %d %s: %s", request.method, request.path, answer.status, error.code, error.message,
+        )  # fmt: skip
+        return _response(answer)
+    except BodyInterrupted as error:
+        return _response(RegistryError(408, "BLOB_UPLOAD_INVALID", str(error), None, {"Connection": "close"}))
+    except web.HTTPException as error:
+        return _response(unsupported(error.status, error.reason))
+
+
+def _response(error: RegistryError) -> web.Response:
+    return web.Response(
+        status=error.status,
+        body=error_body(error),
+        headers=error.headers,
+        content_type="application/json",
+    )
+
+
+async def _mark(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Docker-Distribution-Api-Version"] = API_VERSION
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _expire_uploads(service: Service) -> None:
+    """Discard abandoned uploads, now and then."""
+    while True:
+        await asyncio.sleep(EXPIRY_INTERVAL_S)
+        try:
+            count = await service.uploads.expire(service.settings.upload_expiry_s)
+        except FabricError as error:
+            _log.warning("abandoned uploads are kept for now: %s", error)
+        else:
+            if count:
+                _log.info("%d abandoned uploads discarded", count)

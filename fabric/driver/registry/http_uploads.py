@@ -1,0 +1,112 @@
+"""HTTP of uploads: POST, PATCH, PUT, GET and DELETE under ``/v2/<name>/blobs/uploads/``."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from fabric.driver.registry.errors import RegistryError, digest_invalid
+from fabric.driver.registry.http_body import body_pieces, check_length, has_body
+from fabric.driver.registry.names import HEX_DIGITS, Digest, parse_digest, repository_name
+from fabric.driver.registry.ranges import ByteRange, progress_header, upload_range
+from fabric.driver.registry.routes import Route
+from fabric.driver.registry.service import Service
+from fabric.driver.registry.uploads import Upload, out_of_order
+
+
+async def start(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    """POST: begin an upload, mount a blob (``mount``, ``from``), or take it whole (``digest``)."""
+    query = request.query
+    if "mount" in query:
+        mounted = parse_digest(query["mount"])
+        source = query.get("from", "")
+        if source and await service.blobs.mount(route.name, mounted, repository_name(source)):
+            return blob_created(route.name, mounted)
+        return _accepted(await service.uploads.start(route.name, mounted.algorithm))
+    if "digest" in query:
+        digest = parse_digest(query["digest"])
+        with service.incoming.stream():
+            upload = await service.uploads.start(route.name, digest.algorithm)
+            upload = await _append(service, request, upload, None)
+        await service.uploads.finish(upload, digest)
+        return blob_created(route.name, digest)
+    algorithm = query.get("digest-algorithm", "sha256")
+    if algorithm not in HEX_DIGITS:
+        raise digest_invalid(f"digest-algorithm is not one of {', '.join(HEX_DIGITS)}", algorithm)
+    return _accepted(await service.uploads.start(route.name, algorithm))
+
+
+async def append(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    """PATCH: add a chunk, or a stream of any length."""
+    upload = await service.uploads.find(route.name, route.reference)
+    declared = _declared_range(request, upload)
+    with service.incoming.stream():
+        return _accepted(await _append(service, request, upload, declared))
+
+
+async def finish(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    """PUT: add the last bytes, if any, and make the upload a blob.  Safe to repeat."""
+    if "digest" not in request.query:
+        raise digest_invalid("the query has no digest", "")
+    digest = parse_digest(request.query["digest"])
+    try:
+        upload = await service.uploads.find(route.name, route.reference)
+    except RegistryError:
+        # The answer to an earlier PUT may have been lost on its way.
+        if await service.uploads.was_finished(route.name, digest):
+            return blob_created(route.name, digest)
+        raise
+    declared = _declared_range(request, upload)
+    if has_body(request):
+        with service.incoming.stream():
+            upload = await _append(service, request, upload, declared)
+    await service.uploads.finish(upload, digest)
+    return blob_created(route.name, digest)
+
+
+async def status(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    """GET: how much is here."""
+    upload = await service.uploads.find(route.name, route.reference)
+    return web.Response(status=204, headers=_headers(upload))
+
+
+async def cancel(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
+    """DELETE: give up."""
+    await service.uploads.cancel(await service.uploads.find(route.name, route.reference))
+    return web.Response(status=204)
+
+
+def blob_created(name: str, digest: Digest) -> web.Response:
+    """201, with where the blob is."""
+    headers = {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
+    return web.Response(status=201, headers=headers)
+
+
+async def _append(
+    service: Service, request: web.Request, upload: Upload, declared: ByteRange | None
+) -> Upload:
+    pieces = body_pieces(request, service.settings.client_stall_timeout_s)
+    return await service.uploads.append(upload, pieces, declared)
+
+
+def _declared_range(request: web.Request, upload: Upload) -> ByteRange | None:
+    """The request's Content-Range.  Raises RegistryError 416 for one that is malformed or out of order."""
+    header = request.headers.get("Content-Range")
+    if header is None:
+        return None
+    declared = upload_range(header)
+    if declared is None or declared.start != upload.size:
+        raise out_of_order(upload)
+    check_length(request, declared.length)
+    return declared
+
+
+def _accepted(upload: Upload) -> web.Response:
+    return web.Response(status=202, headers=_headers(upload))
+
+
+def _headers(upload: Upload) -> dict[str, str]:
+    return {
+        "Location": upload.location,
+        "Range": progress_header(upload.size),
+        "Docker-Upload-UUID": upload.upload_id,
+    }

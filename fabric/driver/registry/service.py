@@ -1,0 +1,39 @@
+"""The registry's rules put together over one store: what the HTTP handlers work with."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from concurrent.futures import Executor
+
+from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry.blobs import Blobs
+from fabric.driver.registry.hashing import digests_on
+from fabric.driver.registry.http_body import StreamGate
+from fabric.driver.registry.manifest_store import ManifestStore
+from fabric.driver.registry.referrers import Referrers
+from fabric.driver.registry.repositories import Repositories
+from fabric.driver.registry.uploads import Uploads
+from fabric.settings import Settings
+
+
+class Service:
+    """Everything a handler needs.  Holds no state of a repository."""
+
+    def __init__(self, store: ObjectStore, settings: Settings, executor: Executor) -> None:
+        self.settings = settings
+        self.blobs = Blobs(store)
+        self.uploads = Uploads(store, digests_on(executor), _new_upload_id, time.monotonic, _wall_ms)
+        self.manifests = ManifestStore(store, settings.manifest_bytes_max)
+        self.referrers = Referrers(store, self.manifests)
+        self.repositories = Repositories(store)
+        self.incoming = StreamGate(settings.registry_uploads_max)
+        self.outgoing = StreamGate(settings.registry_downloads_max)
+
+
+def _new_upload_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
