@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from fabric.errors import BadRequest, FidExpired, NotFound
+from fabric.errors import BadRequest, FidExpired, Internal, NotFound
 from fabric.master import keys, pages
 from fabric.master.delta import DeltaStore
 from fabric.master.fids import FidLeases
@@ -96,10 +96,13 @@ class Catalog:
         return Found(self._read(path).info(path))
 
     def open(self, path: str, offset: int) -> Opened:
-        """The object and the page around ``offset``, empty at the end.  Raises NotFound, BadRequest."""
+        """The object and the page around ``offset``, empty at the end.  Raises NotFound,
+        BadRequest, Internal when a page is missing."""
         record = self._read(path)
-        start, fragments, more = self._page(record.object_id, offset, record.size)
-        return Opened(record.info(path), start, fragments, more)
+        page = self._page(record.object_id, offset, record.size, record.last_start)
+        if page is None:
+            raise Internal(f"the fragments of {path} from byte {offset} are missing in the catalog")
+        return Opened(record.info(path), *page)
 
     def fragments(self, object_id: int, offset: int) -> Fragments:
         """The page of an object's fragments around ``offset``, empty at the end.
@@ -111,7 +114,10 @@ class Catalog:
         if last is None:
             raise NotFound(f"no fragments of object {object_id}")
         size = last[0] + sum(fragment.length for fragment in last[1])
-        return Fragments(*self._page(object_id, offset, size))
+        page = self._page(object_id, offset, size, last[0])
+        if page is None:
+            raise NotFound(f"no fragments of object {object_id}")
+        return Fragments(*page)
 
     def _read(self, path: str) -> ObjectRecord:
         check_path(path)
@@ -120,11 +126,17 @@ class Catalog:
             raise NotFound(f"no object at {path}")
         return decode_object(value)
 
-    def _page(self, object_id: int, offset: int, size: int) -> tuple[int, list[FragmentRef], bool]:
+    def _page(
+        self, object_id: int, offset: int, size: int, last_start: int
+    ) -> tuple[int, list[FragmentRef], bool] | None:
         """Start, fragments, and whether more follow.  The store may already be ahead of ``size``."""
-        found = pages.page_at(self._store, object_id, offset) if offset < size else None
-        if found is None:
+        if offset >= size:
             return size, [], False
+        # Most objects have one page, and its key is known.
+        known = last_start if offset >= last_start else None
+        found = pages.page_at(self._store, object_id, offset, known)
+        if found is None:
+            return None
         start, fragments = found
         end = start + sum(fragment.length for fragment in fragments)
         return start, fragments, end < size

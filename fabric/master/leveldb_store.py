@@ -19,6 +19,8 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +53,29 @@ class LevelDbStore:
 
     def scan(self, start: bytes, stop: bytes, limit: int, reverse: bool = False) -> list[Pair]:
         """Pairs with start <= key < stop.  Raises StoreDamaged, StoreFailed."""
-        found: list[Pair] = []
-        if limit <= 0 or start >= stop:
-            return found
+        walk = self._backward if reverse else self._forward
         try:
-            with self._database.iterator(
-                start=start, stop=stop, reverse=reverse, verify_checksums=True
-            ) as iterator:
-                for key, sealed in iterator:
-                    found.append((key, self._unseal(key, sealed)))
-                    if len(found) == limit:
-                        break
+            return [(key, self._unseal(key, sealed)) for key, sealed in islice(walk(start, stop), limit)]
         except plyvel.Error as error:
             raise _translate(error, self._where) from error
-        return found
+
+    def _forward(self, start: bytes, stop: bytes) -> Iterator[Pair]:
+        if start >= stop:
+            return
+        with self._database.iterator(start=start, stop=stop, verify_checksums=True) as iterator:
+            yield from iterator
+
+    def _backward(self, start: bytes, stop: bytes) -> Iterator[Pair]:
+        # Not plyvel's own reverse iterator: it finds nothing when the only key in range is ``start``.
+        with contextlib.closing(self._database.raw_iterator(verify_checksums=True)) as iterator:
+            iterator.seek(stop)
+            if iterator.valid():
+                iterator.prev()
+            else:
+                iterator.seek_to_last()
+            while iterator.valid() and iterator.key() >= start:
+                yield iterator.item()
+                iterator.prev()
 
     def write(self, changes: Changes) -> None:
         """One LevelDB batch, synced.  Raises StoreFailed."""

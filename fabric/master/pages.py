@@ -45,11 +45,18 @@ def append(
     return size, last_start, last_count
 
 
-def page_at(store: Reader, object_id: int, offset: int) -> tuple[int, list[FragmentRef]] | None:
-    """Start and fragments of the page that contains byte ``offset``, were the object long enough."""
-    found = store.scan(
-        keys.page_key(object_id, 0), keys.page_key(object_id, min(offset, keys.OFFSET_MAX - 1) + 1), 1, True
-    )
+def page_at(
+    store: Reader, object_id: int, offset: int, known_start: int | None = None
+) -> tuple[int, list[FragmentRef]] | None:
+    """Start and fragments of the page that contains byte ``offset``, were the object long enough.
+
+    ``known_start`` is where that page begins, if the caller knows.  None when there is no such page.
+    """
+    if known_start is not None:
+        value = store.get(keys.page_key(object_id, known_start))
+        return None if value is None else (known_start, decode_page(value))
+    stop = keys.page_key(object_id, min(offset, keys.OFFSET_MAX - 1) + 1)
+    found = store.scan(keys.page_key(object_id, 0), stop, 1, True)
     if not found:
         return None
     key, value = found[0]
