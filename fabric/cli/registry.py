@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ async def _run(http: str, proxy: str, settings: Settings) -> None:
         try:
             server = await serve(store, settings, host.strip("[]"), int(port))
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error
         logging.info("listening on http://%s:%s, storing through %s", host, port, proxy)
         await stopping.wait()

@@ -26,9 +26,9 @@ from fabric.driver.registry.errors import (
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
 from fabric.errors import FabricError
-from fabric.settings import MIB, Settings
+from fabric.settings import KIB, Settings
 
-READ_BUFFER_BYTES = 1 * MIB
+READ_BUFFER_BYTES = 256 * KIB
 """Bytes of a body that wait in memory before the socket is left unread."""
 
 IDLE_TIMEOUT_S = 75.0
@@ -162,6 +162,7 @@ def _response(error: RegistryError) -> web.Response:
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Docker-Distribution-Api-Version"] = API_VERSION
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "speedy-fabric"
 
 
 async def _expire_uploads(service: Service) -> None:
