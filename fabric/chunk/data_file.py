@@ -1,0 +1,185 @@
+"""One append-only file of records.
+
+``end`` is where the next record goes.  Everything before it is on stable storage: it only moves after an
+``fdatasync`` that succeeded.  Behind it lie zeros, allocated ahead in steps so that a full disk shows
+before a write and not in the middle of one.  A write that failed is wiped by cutting the file at ``end``:
+a leftover record must not be found by a later scan.  If that fails too, or an ``fdatasync`` fails, the file
+is ``failed`` and never written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xxhash
+
+from fabric.chunk.record import (
+    FORMAT_VERSION,
+    RECORD_HEADER_BYTES,
+    SUPERBLOCK_BYTES,
+    Superblock,
+    decode_header,
+    decode_superblock,
+    encode_superblock,
+)
+from fabric.errors import BadChecksum, DiskFailed, FabricError, NoSpace
+from fabric.node.disk import Buffer, Disk, File
+
+SUFFIX = ".data"
+ALLOCATE_BYTES = 64 * 1024 * 1024
+
+
+class BadSuperblock(FabricError):
+    """Neither copy of a file's superblock is sound."""
+
+    code = "DISK_FAILED"
+
+
+class ForeignFile(FabricError):
+    """The file belongs to another server, or to a version that this one cannot read."""
+
+    code = "DISK_FAILED"
+
+
+def file_name(number: int) -> str:
+    """Such as ``00000001.data``."""
+    return f"{number:08d}{SUFFIX}"
+
+
+def file_number(name: str) -> int | None:
+    """The number in a data file's name; None for any other file."""
+    stem = name.removesuffix(SUFFIX)
+    return int(stem) if stem != name and len(stem) == 8 and stem.isdigit() else None
+
+
+class DataFile:
+    """An open data file."""
+
+    def __init__(self, file: File, superblock: Superblock, end: int) -> None:
+        self.file = file
+        self.number = superblock.number
+        self.salt = superblock.salt
+        self.end = end
+        self.failed = ""
+        """Why it is not written any more; empty while it is."""
+        self.bytes_max = ALLOCATE_BYTES
+        """Space is not allocated ahead beyond this size."""
+        self._allocated = file.size()
+
+    @classmethod
+    def create(cls, disk: Disk, superblock: Superblock) -> DataFile:
+        """A new file, its superblock and its name on stable storage.
+
+        Raises NoSpace (nothing is left of it), DiskFailed (what is left is removed at the next start).
+        """
+        name = file_name(superblock.number)
+        file = disk.create(name)
+        try:
+            file.pwritev([encode_superblock(superblock)], 0)
+            file.fdatasync()
+            disk.sync_directory()
+        except NoSpace:
+            file.close()
+            disk.remove(name)
+            raise
+        except DiskFailed:
+            file.close()
+            raise
+        return cls(file, superblock, SUPERBLOCK_BYTES)
+
+    @classmethod
+    def open(cls, disk: Disk, number: int, uuid: bytes) -> DataFile:
+        """An existing file; ``end`` is not known yet and set to the first record.
+
+        Raises BadSuperblock, ForeignFile, DiskFailed.
+        """
+        name = file_name(number)
+        file = disk.open(name)
+        try:
+            superblock = decode_superblock(file.pread(SUPERBLOCK_BYTES, 0))
+            if superblock is None:
+                raise BadSuperblock(f"{name} has no sound superblock")
+            if superblock.version != FORMAT_VERSION:
+                raise ForeignFile(f"{name} has format {superblock.version}, this is {FORMAT_VERSION}")
+            if superblock.uuid != uuid:
+                raise ForeignFile(f"{name} belongs to server {superblock.uuid.hex()}, this is {uuid.hex()}")
+            if superblock.number != number:
+                raise ForeignFile(f"{name} was written as {file_name(superblock.number)}")
+        except FabricError:
+            file.close()
+            raise
+        return cls(file, superblock, SUPERBLOCK_BYTES)
+
+    def append(self, buffers: Sequence[Buffer], length: int) -> None:
+        """Write ``length`` bytes of records at ``end``, sync them, move ``end``: all or nothing.
+
+        Raises NoSpace (the file is as before), DiskFailed (the file has failed).
+        """
+        if self.failed:
+            raise DiskFailed(self.failed)
+        try:
+            self._allocate(self.end + length)
+            self.file.pwritev(buffers, self.end)
+        except NoSpace:
+            self.cut()
+            raise
+        except DiskFailed as error:
+            self.failed = error.message
+            raise
+        self._sync()
+        self.end += length
+
+    def cut(self) -> None:
+        """Make everything from ``end`` on zeros, durably.  Raises DiskFailed (the file has failed)."""
+        try:
+            self.file.truncate(self.end)
+        except FabricError as error:
+            self.failed = error.message
+            raise DiskFailed(error.message) from error
+        self._sync()
+        self._allocated = self.end
+
+    def rewrite(self, start: int, block_bytes: int) -> None:
+        """Write the bytes from ``start`` to ``end`` once more over themselves, and sync.
+
+        A read may show bytes that an ``fdatasync`` failed to bring to the disk; only a new write makes
+        the system try again.  Raises NoSpace, DiskFailed.
+        """
+        for position in range(start, self.end, block_bytes):
+            block = self.file.pread(min(block_bytes, self.end - position), position)
+            self.file.pwritev([block], position)
+        self._sync()
+
+    def read(self, fid: int, offset: int, length: int, checksum: int) -> memoryview:
+        """The payload of one record, after everything about it was verified.
+
+        Raises BadChecksum (this copy is damaged), DiskFailed.
+        """
+        data = self.file.pread(RECORD_HEADER_BYTES + length, offset)
+        header = decode_header(data, 0, offset, self.salt)
+        if header is None:
+            raise BadChecksum(f"fragment {fid}: no sound record at {offset} of {file_name(self.number)}")
+        if header.fid != fid or header.length != length or header.checksum != checksum:
+            raise BadChecksum(f"fragment {fid}: another record lies at {offset} of {file_name(self.number)}")
+        payload = memoryview(data)[RECORD_HEADER_BYTES:]
+        if len(payload) != length or xxhash.xxh3_64_intdigest(payload) != checksum:
+            raise BadChecksum(f"fragment {fid}: payload at {offset} of {file_name(self.number)} is damaged")
+        return payload
+
+    def _allocate(self, end: int) -> None:
+        if end <= self._allocated:
+            return
+        ahead = min(self._allocated + ALLOCATE_BYTES, self.bytes_max)
+        try:
+            self.file.allocate(self._allocated, max(ahead, end) - self._allocated)
+        except NoSpace:
+            # Nearly full: take what this write needs and no more.
+            self.file.allocate(self._allocated, end - self._allocated)
+        self._allocated = self.file.size()
+
+    def _sync(self) -> None:
+        try:
+            self.file.fdatasync()
+        except DiskFailed as error:
+            self.failed = error.message
+            raise

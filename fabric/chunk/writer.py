@@ -1,0 +1,283 @@
+"""The write side of the engine: one batch in, at most one write and one sync a file out.
+
+Order is everything: records on stable storage, then the index, then the totals, then the answer.  A fid
+that appears twice in a batch is written once, and both answers hang on that one record.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+import xxhash
+
+from fabric.chunk.data_file import DataFile
+from fabric.chunk.index import Entry, Index, IndexLost, Watermark
+from fabric.chunk.jobs import BATCH_BYTES_MAX, DeleteItem, Outcome, StoreItem, WriteItem
+from fabric.chunk.record import (
+    PADDING,
+    SUPERBLOCK_BYTES,
+    TOMBSTONE,
+    RecordHeader,
+    Superblock,
+    encode_header,
+    record_bytes,
+)
+from fabric.chunk.recovery import Recovered
+from fabric.errors import BadChecksum, Conflict, DiskFailed, FabricError, NoSpace
+from fabric.node.disk import Buffer, Disk
+
+
+class _Record(msgspec.Struct):
+    """A record to be written, and whom to tell."""
+
+    item: WriteItem
+    old: Entry | None
+    length: int
+    checksum: int
+    waiting: list[int]
+    """Positions in the batch whose answers hang on it."""
+
+    @property
+    def is_tombstone(self) -> bool:
+        return isinstance(self.item, DeleteItem)
+
+
+class _Segment(msgspec.Struct):
+    """The records of a batch that go to one file at once."""
+
+    records: list[_Record] = msgspec.field(default_factory=list)
+    entries: list[tuple[int, Entry]] = msgspec.field(default_factory=list)
+    buffers: list[Buffer] = msgspec.field(default_factory=list)
+    length: int = 0
+
+
+class Writer:
+    """Appends records.  Used by one thread at a time."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        state: Recovered,
+        *,
+        uuid: bytes,
+        file_bytes_max: int,
+        checkpoint_bytes: int,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._disk = disk
+        self._files = state.files
+        self._active = state.active
+        if self._active is not None:
+            self._active.bytes_max = file_bytes_max
+        self._index: Index = state.index
+        self._totals = state.totals
+        self._quarantined = state.quarantined
+        self._uuid = uuid
+        self._file_bytes_max = file_bytes_max
+        self._checkpoint_bytes = checkpoint_bytes
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._unmarked_bytes = 0
+        self.failed = ""
+        """Why nothing is written any more; empty while all is well."""
+
+    def write(self, items: list[WriteItem], no_space_reason: str) -> list[Outcome]:
+        """Do one batch.  With a ``no_space_reason`` fragments are refused with it; tombstones are written."""
+        errors: list[FabricError | None] = [None] * len(items)
+        records: dict[int, _Record] = {}
+        order: list[_Record] = []
+        for position, item in enumerate(items):
+            try:
+                self._plan(item, position, records, order, no_space_reason)
+            except IndexLost as error:
+                self.failed = error.message
+                errors[position] = error
+            except FabricError as error:
+                errors[position] = error
+        self._write_records(order, errors)
+        return [Outcome(item.token, error) for item, error in zip(items, errors, strict=True)]
+
+    def checkpoint(self) -> None:
+        """Move the durable watermark to the end.
+
+        Raises DiskFailed or NoSpace; the writer has failed then.
+        """
+        if self._active is None or self.failed:
+            return
+        try:
+            self._index.checkpoint(Watermark(self._active.number, self._active.end))
+        except (DiskFailed, NoSpace) as error:
+            self.failed = error.message
+            raise
+        self._unmarked_bytes = 0
+
+    # --- deciding ---------------------------------------------------------------------------------
+
+    def _plan(
+        self,
+        item: WriteItem,
+        position: int,
+        records: dict[int, _Record],
+        order: list[_Record],
+        no_space_reason: str,
+    ) -> None:
+        """Add the record that this item needs, or hang its answer on one of this batch.
+
+        ``records`` holds the latest record of each fid in this batch.  Raises what the item is refused with.
+        """
+        if self.failed:
+            raise DiskFailed(self.failed)
+        earlier = records.get(item.fid)
+        old = self._index.get(item.fid) if earlier is None else earlier.old
+        if isinstance(item, DeleteItem):
+            self._plan_delete(item, position, records, order, old)
+            return
+        payload = memoryview(item.payload)
+        if xxhash.xxh3_64_intdigest(payload) != item.checksum:
+            raise BadChecksum(f"fragment {item.fid}: the payload does not match its checksum")
+        if earlier is not None:
+            _check_same(item, len(payload), earlier.is_tombstone, earlier.length, earlier.checksum)
+            earlier.waiting.append(position)
+            return
+        if old is not None:
+            _check_same(item, len(payload), old.is_tombstone, old.length, old.checksum)
+            if self._quarantined.get(item.fid) != (old.file, old.offset):
+                return
+        if no_space_reason:
+            raise NoSpace(no_space_reason)
+        record = _Record(item, old, len(payload), item.checksum, [position])
+        records[item.fid] = record
+        order.append(record)
+
+    def _plan_delete(
+        self,
+        item: DeleteItem,
+        position: int,
+        records: dict[int, _Record],
+        order: list[_Record],
+        old: Entry | None,
+    ) -> None:
+        earlier = records.get(item.fid)
+        if earlier is not None and earlier.is_tombstone:
+            earlier.waiting.append(position)
+            return
+        if earlier is None and old is not None and old.is_tombstone:
+            return
+        length, checksum = (earlier.length, earlier.checksum) if earlier is not None else (0, 0)
+        if earlier is None and old is not None:
+            length, checksum = old.length, old.checksum
+        record = _Record(item, old, length, checksum, [position])
+        records[item.fid] = record
+        order.append(record)
+
+    # --- doing ------------------------------------------------------------------------------------
+
+    def _write_records(self, order: list[_Record], errors: list[FabricError | None]) -> None:
+        """Write the records, and set the error of every answer that hangs on one that was not."""
+        segment = _Segment()
+        remaining = list(reversed(order))
+        latest: dict[int, Entry] = {}
+        try:
+            while remaining:
+                size = record_bytes(0 if remaining[-1].is_tombstone else remaining[-1].length)
+                if self._active is None or not self._fits(self._active, segment.length, size):
+                    self._finish(segment, latest)
+                    segment = _Segment()
+                    self._active = self._roll()
+                elif segment.length + size > BATCH_BYTES_MAX:
+                    self._finish(segment, latest)
+                    segment = _Segment()
+                self._add(self._active, segment, remaining.pop(), size)
+            self._finish(segment, latest)
+        except (NoSpace, DiskFailed) as error:
+            for record in [*segment.records, *remaining]:
+                for position in record.waiting:
+                    errors[position] = error
+
+    def _fits(self, active: DataFile, pending_bytes: int, size: int) -> bool:
+        """Whether the active file takes one more record; an empty one takes any."""
+        end = active.end + pending_bytes
+        return end + size <= self._file_bytes_max or end == SUPERBLOCK_BYTES
+
+    def _add(self, active: DataFile, segment: _Segment, record: _Record, size: int) -> None:
+        item, tombstone = record.item, record.is_tombstone
+        flags = TOMBSTONE if tombstone else 0
+        header = RecordHeader(
+            fid=item.fid,
+            offset=active.end + segment.length,
+            checksum=record.checksum,
+            epoch=item.epoch,
+            time_ms=self._wall_ms(),
+            batch=active.end,
+            group=item.group,
+            length=record.length,
+            flags=flags,
+        )
+        entry = Entry(active.number, header.offset, record.length, record.checksum, flags)
+        segment.records.append(record)
+        segment.entries.append((item.fid, entry))
+        segment.buffers.append(encode_header(header, active.salt))
+        if isinstance(item, StoreItem):
+            segment.buffers.append(memoryview(item.payload))
+            padding = -record.length % 8
+            if padding:
+                segment.buffers.append(PADDING[padding])
+        segment.length += size
+
+    def _finish(self, segment: _Segment, latest: dict[int, Entry]) -> None:
+        """Write, sync, index and count one segment; ``latest`` are the entries of this batch so far.
+
+        Raises NoSpace, DiskFailed.  ``segment.records`` is empty when the records are safe.
+        """
+        if self._active is None or not segment.records:
+            return
+        try:
+            self._active.append(segment.buffers, segment.length)
+        except DiskFailed as error:
+            self.failed = error.message
+            raise
+        try:
+            # One fid may be in a segment twice (stored, then deleted): in order, the later one stays.
+            self._index.put(segment.entries)
+        except (DiskFailed, NoSpace) as error:
+            # The records are durable and the index does not know them: only a restart can tell.
+            self.failed = error.message
+            raise
+        self._count(segment, latest)
+        self._unmarked_bytes += segment.length
+        segment.records.clear()
+        if self._unmarked_bytes >= self._checkpoint_bytes:
+            self.checkpoint()
+
+    def _count(self, segment: _Segment, latest: dict[int, Entry]) -> None:
+        for record, (fid, entry) in zip(segment.records, segment.entries, strict=True):
+            self._totals.replace(fid, latest.get(fid, record.old), entry)
+            latest[fid] = entry
+            self._quarantined.pop(fid, None)
+        self._totals.publish()
+
+    def _roll(self) -> DataFile:
+        """Seal the active file and begin the next.  Raises NoSpace, DiskFailed."""
+        try:
+            if self._active is not None:
+                self._active.cut()
+            number = max(self._files, default=0) + 1
+            superblock = Superblock(self._uuid, number, self._rng.getrandbits(64), self._wall_ms())
+            data_file = DataFile.create(self._disk, superblock)
+        except DiskFailed as error:
+            self.failed = error.message
+            raise
+        data_file.bytes_max = self._file_bytes_max
+        self._files[number] = data_file
+        return data_file
+
+
+def _check_same(item: StoreItem, length: int, is_tombstone: bool, old_length: int, old_checksum: int) -> None:
+    """Raises Conflict unless what is there are the same bytes."""
+    if is_tombstone:
+        raise Conflict(f"fragment {item.fid} was deleted or aborted")
+    if (length, item.checksum) != (old_length, old_checksum):
+        raise Conflict(f"fragment {item.fid} is taken by other bytes")

@@ -1,0 +1,201 @@
+"""The real disk: one directory of the operating system.  Contract: ``fabric.node.disk``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fabric.errors import DiskFailed, NoSpace
+from fabric.node.disk import Buffer
+
+LOCK_NAME = "LOCK"
+BUFFERS_PER_CALL_MAX = 1024
+"""IOV_MAX of Linux."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn OSError into the fabric's errors."""
+    try:
+        yield
+    except OSError as error:
+        kind = NoSpace if error.errno in _FULL else DiskFailed
+        raise kind(f"{what}: {error.strerror}") from error
+
+
+class OsFile:
+    """An open file descriptor."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._path = path
+        with _translated(f"open {path}"):
+            self._fd = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC, 0o644)
+
+    def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
+        with _translated(f"write {self._path}"):
+            for first in range(0, len(buffers), BUFFERS_PER_CALL_MAX):
+                offset += self._write_some(buffers[first : first + BUFFERS_PER_CALL_MAX], offset)
+
+    def _write_some(self, buffers: Sequence[Buffer], offset: int) -> int:
+        """Write all of these, however often the system writes only a part; returns their bytes."""
+        total = sum(map(len, buffers))
+        written = os.pwritev(self._fd, buffers, offset)
+        while written < total:
+            rest = _skip(buffers, written)
+            more = os.pwritev(self._fd, rest, offset + written)
+            if more == 0:
+                raise OSError(errno.ENOSPC, "nothing more was written")
+            written += more
+        return total
+
+    def pread(self, length: int, offset: int) -> bytes:
+        with _translated(f"read {self._path}"):
+            data = os.pread(self._fd, length, offset)
+            if len(data) == length or not data:
+                return data
+            parts = [data]
+            position, end = offset + len(data), offset + length
+            while position < end and (data := os.pread(self._fd, end - position, position)):
+                parts.append(data)
+                position += len(data)
+            return b"".join(parts)
+
+    def fdatasync(self) -> None:
+        with _translated(f"fdatasync {self._path}"):
+            os.fdatasync(self._fd)
+
+    def allocate(self, offset: int, length: int) -> None:
+        with _translated(f"allocate {self._path}"):
+            try:
+                os.posix_fallocate(self._fd, offset, length)
+            except OSError as error:
+                if error.errno not in _NO_ALLOCATE:
+                    raise
+                if self.size() < offset + length:
+                    os.ftruncate(self._fd, offset + length)
+
+    def truncate(self, length: int) -> None:
+        with _translated(f"truncate {self._path}"):
+            os.ftruncate(self._fd, length)
+
+    def size(self) -> int:
+        with _translated(f"stat {self._path}"):
+            return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _skip(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
+    """The buffers without their first ``count`` bytes."""
+    rest: list[Buffer] = []
+    for buffer in buffers:
+        if count >= len(buffer):
+            count -= len(buffer)
+        else:
+            rest.append(memoryview(buffer)[count:] if count else buffer)
+            count = 0
+    return rest
+
+
+class OsDisk:
+    """A directory that belongs to one process at a time, by a lock on its ``LOCK`` file."""
+
+    def __init__(self, directory: Path) -> None:
+        """Create the directory if need be (durably), and lock it.
+
+        Raises DiskFailed when another process holds the lock, or the directory cannot be used.
+        """
+        self.directory = directory
+        with _translated(f"create {directory}"):
+            make_directory(directory)
+        with _translated(f"open {directory}"):
+            self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            lock_path = directory / LOCK_NAME
+            self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise DiskFailed(f"{directory} is in use by another process (its LOCK file is held)") from error
+
+    def open(self, name: str) -> OsFile:
+        return OsFile(self.directory / name, 0)
+
+    def create(self, name: str) -> OsFile:
+        return OsFile(self.directory / name, os.O_CREAT | os.O_EXCL)
+
+    def names(self) -> list[str]:
+        with _translated(f"list {self.directory}"):
+            return sorted(name for name in os.listdir(self.directory) if name != LOCK_NAME)
+
+    def rename(self, name: str, to: str) -> None:
+        with _translated(f"rename {self.directory / name}"):
+            os.rename(self.directory / name, self.directory / to)
+
+    def remove(self, name: str) -> None:
+        with _translated(f"remove {self.directory / name}"):
+            os.unlink(self.directory / name)
+
+    def sync_directory(self) -> None:
+        with _translated(f"fsync {self.directory}"):
+            os.fsync(self._fd)
+
+    def free_bytes(self) -> int:
+        with _translated(f"statvfs {self.directory}"):
+            stat = os.fstatvfs(self._fd)
+        return stat.f_bavail * stat.f_frsize
+
+    def capacity_bytes(self) -> int:
+        with _translated(f"statvfs {self.directory}"):
+            stat = os.fstatvfs(self._fd)
+        return stat.f_blocks * stat.f_frsize
+
+    def close(self) -> None:
+        """Give the directory up.  Its files are closed by who opened them."""
+        os.close(self._lock)
+        os.close(self._fd)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and its parents so that their names survive a power cut.  Raises OSError."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable.  Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Create or replace a small file: after a power cut it holds the old content or the new one.
+
+    Raises NoSpace, DiskFailed.
+    """
+    temporary = path.with_name(path.name + ".new")
+    with _translated(f"write {path}"):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
