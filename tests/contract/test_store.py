@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fabric.master.delta import DeltaStore
 from fabric.master.leveldb_store import open_store
-from fabric.master.store import Store, Written, WriteBatch, store_worker
+from fabric.master.store import Store, WriteBatch, Written, store_worker
 from tests.unit.master.memory_store import MemoryStore
 
 

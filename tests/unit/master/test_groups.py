@@ -70,10 +70,7 @@ def test_three_members_walk_from_forming_over_syncing_to_writable() -> None:
             Sender(route("chunk-3"), 1),
             Assignment(1, 1, 3, "SYNC", members, [], 4_000),
         ),
-        *[
-            Reply(Sender(route(name), 0), Assignment(1, 1, 4, "RW", members, [], 4_000))
-            for name in names
-        ],
+        *[Reply(Sender(route(name), 0), Assignment(1, 1, 4, "RW", members, [], 4_000)) for name in names],
         Publish(Topology(1, effects[-1].message.sequence, nodes, [GroupView(1, 4, True, 100 * GIB, names)])),
     ]
     assert group_state(bench) == ("WRITABLE", "")

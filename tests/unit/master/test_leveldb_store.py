@@ -71,7 +71,7 @@ def test_a_flipped_byte_in_a_log_or_table_is_refused(tmp_path: Path, compacted: 
     content[int(len(content) * where)] ^= 0x40
     file.write_bytes(content)
 
-    with pytest.raises(StoreDamaged, match="damaged|checksum"):
+    with pytest.raises(StoreDamaged, match=r"damaged|checksum"):
         open_store(tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_a_second_server_of_one_name_is_refused_while_the_first_is_alive() -> No
 
 
 def test_another_directory_is_accepted_when_the_first_server_is_lost() -> None:
-    bench, servers = writable_bench()
+    bench, _servers = writable_bench()
     bench.tick(10.0)
 
     assert isinstance(answer(bench, Server("chunk-1", uuid="replaced", incarnation=99)), Assignment)
@@ -62,7 +62,7 @@ def test_another_directory_is_accepted_when_the_first_server_is_lost() -> None:
 
 
 def test_after_the_masters_start_an_unheard_server_keeps_its_name_for_one_lease() -> None:
-    bench, servers = writable_bench()
+    bench, _servers = writable_bench()
     bench.tick(1.0)
     bench.restart()
     rival = Server("chunk-1", uuid="another directory", incarnation=99)
@@ -148,10 +148,12 @@ def test_a_member_that_moved_is_known_by_its_new_address() -> None:
     bench, servers = writable_bench()
     servers[0].restart()
     beat = servers[0].beat()
-    moved = type(beat)(*[
-        "tcp://elsewhere:1" if field == "endpoint" else getattr(beat, field)
-        for field in beat.__struct_fields__
-    ])
+    moved = type(beat)(
+        *[
+            "tcp://elsewhere:1" if field == "endpoint" else getattr(beat, field)
+            for field in beat.__struct_fields__
+        ]
+    )
     effects = bench.tell(moved, Sender(route("chunk-1"), 1))
     deliver(effects, *servers)
     bench.restart()
