@@ -9,7 +9,6 @@ from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.errors import name_unknown
 from fabric.driver.registry.names import NAMES_PREFIX, name_path, tags_prefix
 from fabric.errors import NotFound
-from fabric.settings import LIST_LIMIT_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Repositories:
         self._store = store
 
     async def catalog(self, count: int, last: str) -> NamesPage:
-        """Up to ``count`` repositories after ``last`` (empty: from the first); never more than a page."""
+        """Up to ``count`` repositories, a page at most, after ``last`` (empty: from the first)."""
         return await self._page(NAMES_PREFIX, count, last)
 
     async def tags(self, name: str, count: int, last: str) -> NamesPage:
@@ -47,5 +46,5 @@ class Repositories:
         if count == 0:
             return NamesPage([], more=False)
         after = prefix + last if last else ""
-        listing = await self._store.list(prefix, after=after, limit=min(count, LIST_LIMIT_MAX))
+        listing = await self._store.list(prefix, after=after, limit=count)
         return NamesPage([info.path.removeprefix(prefix) for info in listing.objects], bool(listing.next))

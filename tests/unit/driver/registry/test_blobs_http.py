@@ -101,6 +101,20 @@ async def test_committed_but_unreadable_is_never_absent() -> None:
 
 
 @asynchronous
+async def test_a_blob_deleted_and_freed_while_it_is_opened_is_absent() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(DATA)
+        store, opened = client.store, client.store.open
+
+        async def free_first(*arguments, **options):  # type: ignore[no-untyped-def]
+            store.entries.clear()
+            return await opened(*arguments, **options)
+
+        store.open = free_first  # type: ignore[method-assign]
+        refused(404, "BLOB_UNKNOWN", await client.call("GET", f"/v2/app/blobs/{digest}"))
+
+
+@asynchronous
 async def test_an_error_in_mid_stream_cuts_the_connection() -> None:
     data = bytes(12 * MIB)
     async with registry() as client:

@@ -81,7 +81,10 @@ async def test_parked_digests_are_found_by_upload_algorithm_and_size() -> None:
         parked.park("a", await settled(executor, b"abc", "sha512"), now=0.0)
         found = parked.copy_of("a", "sha256", 3, now=0.0)
         assert found is not None and found.value() == hashlib.sha256(b"abc").hexdigest()
-        assert parked.copy_of("a", "sha256", 10, now=0.0) is not None
+        await found.update(b"more")
+        await found.settle()
+        again = parked.copy_of("a", "sha256", 10, now=0.0)
+        assert again is not None and again.value() == hashlib.sha256(b"abc").hexdigest()
         assert parked.copy_of("a", "sha256", 2, now=0.0) is None, "it covers more than is stored"
         assert parked.copy_of("b", "sha256", 3, now=0.0) is None
         parked.drop("a")

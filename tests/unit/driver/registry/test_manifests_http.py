@@ -132,7 +132,11 @@ async def test_more_layers_than_one_commit_can_check(count: int) -> None:
         for layer in layers:
             await client.push_blob(layer)
         assert (await client.push_manifest(image(layers[0], layers), "v1")).status == 201
-        refused(404, "MANIFEST_BLOB_UNKNOWN", await client.push_manifest(image(b"-", [*layers, b"+"]), "v2"))
+        refused(
+            404,
+            "MANIFEST_BLOB_UNKNOWN",
+            await client.push_manifest(image(layers[0], [*layers, b"missing"]), "v2"),
+        )
 
 
 @asynchronous
@@ -354,6 +358,7 @@ async def test_referrers() -> None:
         refused(400, "DIGEST_INVALID", await client.call("GET", "/v2/app/referrers/sha256:x"))
 
         await client.call("DELETE", f"/v2/app/manifests/{sha256(signature)}")
+        assert len(client.store.paths("repositories/app/_referrers/")) == 1
         assert [one["digest"] for one in (await client.call("GET", path)).json["manifests"]] == [
             sha256(plain)
         ]

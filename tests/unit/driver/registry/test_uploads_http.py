@@ -9,6 +9,7 @@ import pytest
 
 from fabric.errors import Busy, DeadlineExceeded, NoSpace, NoWritableGroup, Unavailable
 from fabric.settings import MIB, Settings
+from fabric.wire.messages import DeleteOperation
 from tests.unit.driver.registry.harness import asynchronous, refused, registry, sha256
 from tests.unit.driver.registry.memory_store import MemoryStore
 
@@ -100,6 +101,7 @@ async def test_a_chunk_that_does_not_fit_changes_nothing(
         )
 
         refused(status, code, answer)
+        assert client.store.calls["write"] == 1, "refused before anything was written"
         if status == 416:
             assert (answer.headers["Range"], answer.headers["Location"]) == ("0-9", location)
         assert (await client.call("GET", location)).headers["Range"] == "0-9"
@@ -332,6 +334,47 @@ async def test_a_patch_between_the_hash_and_the_commit_of_a_put_cannot_slip_in()
 
         refused(416, "BLOB_UPLOAD_INVALID", answer)
         assert store.paths("blobs/") == []
+
+
+@asynchronous
+async def test_nor_when_the_blob_exists_already() -> None:
+    store = MemoryStore()
+    async with registry(store) as client:
+        await client.push_blob(b"good", "other")
+        location = await client.start_upload()
+        await client.call("PATCH", location, data=b"good")
+        commit = store.commit
+
+        async def late_rival(operations):  # type: ignore[no-untyped-def]
+            if any(isinstance(operation, DeleteOperation) for operation in operations):
+                store.commit = commit  # type: ignore[method-assign]
+                assert (await client.call("PATCH", location, data=b" and more")).status == 202
+            return await commit(operations)
+
+        store.commit = late_rival  # type: ignore[method-assign]
+        answer = await client.call("PUT", f"{location}?digest={sha256(b'good')}")
+
+        refused(416, "BLOB_UPLOAD_INVALID", answer)
+        assert answer.headers["Range"] == "0-12"
+
+
+@asynchronous
+async def test_a_mount_whose_source_is_deleted_meanwhile_begins_an_upload() -> None:
+    store = MemoryStore()
+    async with registry(store) as client:
+        digest = await client.push_blob(DATA, "base")
+        commit = store.commit
+
+        async def delete_first(operations):  # type: ignore[no-untyped-def]
+            store.commit = commit  # type: ignore[method-assign]
+            assert (await client.call("DELETE", f"/v2/base/blobs/{digest}")).status == 202
+            return await commit(operations)
+
+        store.commit = delete_first  # type: ignore[method-assign]
+        answer = await client.call("POST", f"/v2/app/blobs/uploads/?mount={digest}&from=base")
+
+        assert answer.status == 202
+        assert store.paths("repositories/app/") == []
 
 
 @asynchronous
