@@ -72,6 +72,7 @@ class Engine:
         self._reserve_bytes = settings.reserve_bytes
         self._no_space_reason = ""
         self._read_failure = ""
+        self._writing = False
         self._writer = Writer(
             disk,
             state,
@@ -85,7 +86,9 @@ class Engine:
     def run(self, job: object) -> Event:
         """Do a job of either lane.  What the world did wrong is in the event; only a bug raises."""
         if isinstance(job, WriteBatch):
+            self._writing = True
             outcomes = self._writer.write(job.items, self._space_reason(self._free_bytes()))
+            self._writing = False
             return WriteDone(outcomes, self.status())
         if isinstance(job, ReadBatch):
             return ReadDone([self._read(item) for item in job.items])
@@ -116,7 +119,12 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Make the next start a quick one, and release everything.  Raises DiskFailed, NoSpace."""
+        """Make the next start a quick one, and release everything.  Raises DiskFailed, NoSpace.
+
+        Leaves everything to recovery when a write hangs in the disk, or has crashed.
+        """
+        if self._writing:
+            return
         try:
             self._writer.checkpoint()
         finally:

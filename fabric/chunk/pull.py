@@ -1,0 +1,91 @@
+"""Copying single fragments from peers: for catching up, and for repairing a damaged copy.
+
+A pulled fragment is trusted for nothing: its length is held against what was announced here, its
+checksum by the engine, like that of any fragment to be stored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from fabric.chunk.jobs import StoreItem
+from fabric.chunk.standing import Standing
+from fabric.chunk.write_queue import Ticket, WriteQueue
+from fabric.errors import FabricError
+from fabric.node.calls import Calls
+from fabric.node.effects import Effect, Payload
+from fabric.wire.messages import BucketEntry, FragmentData, Message, ReadFragment
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+READ_TIMEOUT_MS = 10_000
+REPAIRS_MAX = 8
+"""Repairs at once; a fragment beyond that is repaired when it is next asked for."""
+
+Then: TypeAlias = "Callable[[bool, float], list[Effect]]"
+"""Takes whether the fragment is settled here now (stored, or refused for good), and the time."""
+
+
+class Puller:
+    """Fetches fragments and stores them."""
+
+    def __init__(self, calls: Calls, writes: WriteQueue, standing: Standing, rng: random.Random) -> None:
+        self._calls = calls
+        self._writes = writes
+        self._standing = standing
+        self._rng = rng
+        self._repairing: set[int] = set()
+
+    def pull(self, entry: BucketEntry, endpoints: Sequence[str], now: float, then: Then) -> list[Effect]:
+        """Get a fragment from the first of these peers that gives a good copy."""
+        if not endpoints:
+            return then(False, now)
+
+        def on_next(now: float) -> list[Effect]:
+            return self.pull(entry, endpoints[1:], now, then)
+
+        def on_answer(message: Message, payload: Payload | None, now: float) -> list[Effect]:
+            if not isinstance(message, FragmentData) or payload is None or len(payload) != entry.length:
+                return on_next(now)
+            return self._store(entry, payload, now, on_next, then)
+
+        request = ReadFragment(READ_TIMEOUT_MS, self._standing.group, entry.fid, 0, entry.length)
+        return [self._calls.start(endpoints[0], request, now, on_answer)]
+
+    def repair(self, entry: BucketEntry, now: float) -> list[Effect]:
+        """Replace a damaged copy by a good one from any peer."""
+        if entry.fid in self._repairing or len(self._repairing) >= REPAIRS_MAX:
+            return []
+        peers = list(self._standing.peers)
+        self._rng.shuffle(peers)
+        self._repairing.add(entry.fid)
+
+        def on_end(settled: bool, now: float) -> list[Effect]:
+            self._repairing.discard(entry.fid)
+            return []
+
+        return self.pull(entry, peers, now, on_end)
+
+    def _store(
+        self,
+        entry: BucketEntry,
+        payload: Payload,
+        now: float,
+        on_next: Callable[[float], list[Effect]],
+        then: Then,
+    ) -> list[Effect]:
+        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+            if error is not None and error.code == "BAD_CHECKSUM":
+                return on_next(now)
+            # CONFLICT: deleted here in the meantime.
+            return then(error is None or error.code == "CONFLICT", now)
+
+        ticket = Ticket(on_done, expires_at=float("inf"))
+        standing = self._standing
+        self._writes.add(
+            StoreItem(ticket, entry.fid, standing.group, standing.epoch, entry.checksum, payload)
+        )
+        return []

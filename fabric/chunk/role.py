@@ -1,0 +1,384 @@
+"""The chunk server: keeps fragments, confirms them when they are durable, and agrees with its group.
+
+Everything that blocks runs on two lanes of the engine (``write``: one thread, ``read``: several); their
+results come back as events.  The token of each job is its continuation.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from functools import partial
+
+from fabric.chunk.catch_up import CatchUp
+from fabric.chunk.deletions import Deletions
+from fabric.chunk.jobs import (
+    CompareDone,
+    DeleteItem,
+    DigestJob,
+    DigestsDone,
+    ListDone,
+    ListJob,
+    ReadDone,
+    ReadItem,
+    ReadResult,
+    Status,
+    StatusDone,
+    StatusJob,
+    StoreItem,
+    WriteDone,
+)
+from fabric.chunk.pull import Puller
+from fabric.chunk.read_queue import LANE as READ_LANE
+from fabric.chunk.read_queue import ReadQueue
+from fabric.chunk.read_queue import Ticket as ReadTicket
+from fabric.chunk.standing import SYNC, Standing
+from fabric.chunk.write_queue import Ticket, WriteQueue
+from fabric.errors import BadRequest, Busy, FabricError
+from fabric.node.calls import Calls
+from fabric.node.effects import WORKER, Effect, Payload, Reply, Run, Sender
+from fabric.settings import Settings
+from fabric.wire.codec import failed
+from fabric.wire.messages import (
+    AbortFragment,
+    Assignment,
+    BucketEntries,
+    Buckets,
+    Failed,
+    FragmentAborted,
+    FragmentData,
+    FragmentStored,
+    Heartbeat,
+    ListBucket,
+    ListBuckets,
+    Message,
+    Ping,
+    Pong,
+    ReadFragment,
+    Request,
+    StoreFragment,
+)
+
+LISTINGS_MAX = 64
+"""Listings for peers that may be under way; beyond that the answer is BUSY."""
+PAGE_ENTRIES = 4096
+MASTER_RETRY_S = 0.25
+"""Pause after a heartbeat that could not be delivered, if the heartbeat interval is not shorter."""
+
+log = logging.getLogger("fabric")
+
+
+class ChunkRole:
+    """One chunk server."""
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        uuid: str,
+        incarnation: int,
+        endpoint: str,
+        group: int,
+        master: str,
+        settings: Settings,
+        rng: random.Random,
+        version: str,
+    ) -> None:
+        """``endpoint``: where others reach this server.  ``group``: the one it is for, 0 for any."""
+        self._server = server
+        self._uuid = uuid
+        self._incarnation = incarnation
+        self._endpoint = endpoint
+        self._wished_group = group
+        self._master = master
+        self._settings = settings
+        self._rng = rng
+        self._version = version
+        self._calls = Calls(rng)
+        self._writes = WriteQueue()
+        self._reads = ReadQueue(settings.read_threads)
+        self._listings = 0
+        self._standing = Standing(server)
+        self._puller = Puller(self._calls, self._writes, self._standing, rng)
+        self._deletions = Deletions()
+        self._catch_up: CatchUp | None = None
+        self._wants_catch_up = False
+        self._status: Status | None = None
+        self._beat_at: float | None = None
+        """When the next heartbeat is due; None while one has no answer, or before the first status."""
+        self._beat_again = False
+        """Something has changed since the heartbeat that has no answer yet."""
+        self._told_synced = b""
+        self._complaint = ""
+        self._requests: dict[type, Callable[..., list[Effect]]] = {
+            StoreFragment: self._on_store,
+            ReadFragment: self._on_read,
+            AbortFragment: self._on_abort,
+            ListBuckets: self._on_list_buckets,
+            ListBucket: self._on_list_bucket,
+            Ping: lambda m, sender, now: [Reply(sender, Pong("chunk", server, version))],
+        }
+
+    # --- the role ---------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Ask the engine how it is; the first heartbeat follows its answer."""
+        return [Run(READ_LANE, StatusJob())]
+
+    def receive(
+        self, message: object, sender: Sender, now: float, payload: Payload | None = None
+    ) -> list[Effect]:
+        """Handle a message or an event of the engine."""
+        if sender == WORKER:
+            effects = self._on_event(message, now)
+        elif isinstance(message, Request):
+            effects = self._on_request(message, sender, now, payload)
+        elif isinstance(message, Assignment) and sender == Sender(self._master, 0):
+            effects = self._adopt(message, None, now)
+        elif isinstance(message, Message):
+            effects = self._calls.on_reply(message, sender, now, payload)
+        else:
+            raise TypeError(f"{type(message).__name__} is no message")
+        return effects + self._go_on(now)
+
+    def on_tick(self, now: float) -> list[Effect]:
+        """Calls that ran out, the heartbeat, the next round of catching up."""
+        effects = self._calls.on_tick(now)
+        if self._catch_up is not None:
+            effects += self._catch_up.on_tick(now)
+        if self._beat_at is not None and self._beat_at <= now:
+            effects += self._beat(now)
+        return effects + self._go_on(now)
+
+    def next_deadline(self) -> float | None:
+        """The earliest of the above."""
+        catch_up = self._catch_up.next_deadline() if self._catch_up is not None else None
+        times = [at for at in (self._calls.next_deadline(), self._beat_at, catch_up) if at is not None]
+        return min(times, default=None)
+
+    def _go_on(self, now: float) -> list[Effect]:
+        """What any event may have made possible."""
+        effects = self._writes.take(now) + self._reads.take(now)
+        if self._wants_catch_up and self._deletions.is_done and self._writes.is_idle:
+            effects += self._start_catch_up(now)
+        synced = self._catch_up.synced if self._catch_up is not None else b""
+        if synced != self._told_synced:
+            self._told_synced = synced
+            self._beat_soon(now)
+        return effects
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    def _on_request(
+        self, message: Request, sender: Sender, now: float, payload: Payload | None
+    ) -> list[Effect]:
+        handler = self._requests.get(type(message))
+        try:
+            if handler is None:
+                raise BadRequest(f"a chunk server does not answer {type(message).__name__}")
+            if payload is not None:
+                return handler(message, sender, now, payload)
+            return handler(message, sender, now)
+        except FabricError as error:
+            return [Reply(sender, failed(error))]
+
+    def _on_store(self, m: StoreFragment, sender: Sender, now: float, payload: Payload) -> list[Effect]:
+        refusal = self._standing.refusal(m.group, m.epoch, now)
+        if refusal is not None:
+            raise refusal
+        length = len(payload)
+        if self._writes.pending_bytes + length > self._settings.chunk_inflight_bytes_max:
+            raise Busy(f"{self._server} has {self._writes.pending_bytes} bytes to write")
+        check = partial(self._standing.refusal, m.group, m.epoch)
+
+        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+            # Durable, but is it still wanted?  See ``standing``.
+            refusal = error or check(now)
+            if refusal is not None:
+                return [Reply(sender, failed(refusal))]
+            return [Reply(sender, FragmentStored(m.group, m.epoch, m.fid, length, m.checksum))]
+
+        ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
+        self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload))
+        return []
+
+    def _on_abort(self, m: AbortFragment, sender: Sender, now: float) -> list[Effect]:
+        self._check_group(m.group)
+        if self._writes.pending_bytes > self._settings.chunk_inflight_bytes_max:
+            raise Busy(f"{self._server} has {self._writes.pending_bytes} bytes to write")
+
+        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+            return [Reply(sender, failed(error) if error is not None else FragmentAborted(m.fid))]
+
+        ticket = Ticket(on_done, now + m.deadline_ms / 1000)
+        self._writes.add(DeleteItem(ticket, m.fid, self._standing.group, self._standing.epoch))
+        return []
+
+    def _on_read(self, m: ReadFragment, sender: Sender, now: float) -> list[Effect]:
+        if self._reads.is_full:
+            raise Busy(f"{self._server} has too many reads waiting")
+
+        def on_done(result: ReadResult, now: float) -> list[Effect]:
+            if result.error is None:
+                return [Reply(sender, FragmentData(m.fid, m.offset, result.checksum), result.payload)]
+            effects: list[Effect] = [Reply(sender, failed(result.error))]
+            if result.damaged is not None:
+                log.warning("%s; asking the other members for a good copy", result.error.message)
+                effects += self._puller.repair(result.damaged, now)
+            return effects
+
+        self._reads.add(ReadItem(ReadTicket(on_done, now + m.deadline_ms / 1000), m.fid, m.offset, m.length))
+        return []
+
+    def _on_list_buckets(self, m: ListBuckets, sender: Sender, now: float) -> list[Effect]:
+        def on_done(done: DigestsDone, now: float) -> list[Effect]:
+            self._listings -= 1
+            return [Reply(sender, Buckets(m.group, done.digests))]
+
+        return self._list(m.group, DigestJob(on_done))
+
+    def _on_list_bucket(self, m: ListBucket, sender: Sender, now: float) -> list[Effect]:
+        def on_done(done: ListDone, now: float) -> list[Effect]:
+            self._listings -= 1
+            if done.error is not None:
+                return [Reply(sender, failed(done.error))]
+            return [Reply(sender, BucketEntries(m.group, m.bucket, done.entries, done.more))]
+
+        return self._list(m.group, ListJob(on_done, m.bucket, m.after, PAGE_ENTRIES))
+
+    def _list(self, group: int, job: DigestJob | ListJob) -> list[Effect]:
+        self._check_group(group)
+        if self._listings >= LISTINGS_MAX:
+            raise Busy(f"{self._server} has too many listings to make")
+        self._listings += 1
+        return [Run(READ_LANE, job)]
+
+    def _check_group(self, group: int) -> None:
+        """Raises BadRequest for another group; before the first assignment any will do."""
+        if self._standing.group and group != self._standing.group:
+            raise BadRequest(f"{self._server} belongs to group {self._standing.group}, not {group}")
+
+    # --- the engine -------------------------------------------------------------------------------
+
+    def _on_event(self, event: object, now: float) -> list[Effect]:
+        if isinstance(event, WriteDone):
+            effects = self._writes.finish(event, now)
+            self._take_status(event.status, now)
+            return effects
+        if isinstance(event, ReadDone):
+            return self._reads.finish(event, now)
+        if isinstance(event, DigestsDone | ListDone | CompareDone):
+            finished: list[Effect] = event.token(event, now)
+            return finished
+        if isinstance(event, StatusDone):
+            self._take_status(event.status, now)
+            return []
+        raise TypeError(f"{type(event).__name__} is no event of the engine")
+
+    def _take_status(self, status: Status, now: float) -> None:
+        before, self._status = self._status, status
+        if before is None:
+            self._beat_at = now
+        elif status.read_only_reason != before.read_only_reason:
+            log.warning("%s", status.read_only_reason or "able to take writes again")
+            self._beat_soon(now)
+        if self._catch_up is not None:
+            self._catch_up.on_mutations(status.mutations, now)
+
+    # --- the master -------------------------------------------------------------------------------
+
+    def _beat(self, now: float) -> list[Effect]:
+        """Send a heartbeat, and refresh what the next one will say."""
+        self._beat_at = None
+        self._beat_again = False
+        beat = self._heartbeat()
+
+        def on_answer(message: Message, payload: Payload | None, sent_at: float, now: float) -> list[Effect]:
+            effects: list[Effect] = []
+            pause_s = self._settings.heartbeat_interval_s
+            if isinstance(message, Assignment):
+                self._complain("")
+                effects = self._adopt(message, sent_at, now)
+            else:
+                text = message.message if isinstance(message, Failed) else type(message).__name__
+                self._complain(text)
+                pause_s = min(pause_s, MASTER_RETRY_S)
+            self._beat_at = now if self._beat_again else now + pause_s
+            return effects
+
+        send = self._calls.start(
+            self._master, beat, now, lambda message, payload, later: on_answer(message, payload, now, later)
+        )
+        return [send, Run(READ_LANE, StatusJob())]
+
+    def _heartbeat(self) -> Heartbeat:
+        standing, status = self._standing, self._status
+        assert status is not None, "the first heartbeat follows the first status"
+        synced = self._catch_up.synced if self._catch_up is not None else b""
+        return Heartbeat(
+            deadline_ms=max(1, int(self._settings.lease_s * 500)),
+            server=self._server,
+            uuid=self._uuid,
+            incarnation=self._incarnation,
+            endpoint=self._endpoint,
+            group=self._wished_group,
+            term=standing.term,
+            epoch=standing.epoch,
+            synced_digest=synced,
+            read_only_reason=status.read_only_reason,
+            fragments=status.fragments,
+            live_bytes=status.live_bytes,
+            free_bytes=status.free_bytes,
+            capacity_bytes=status.capacity_bytes,
+            pending_bytes=self._writes.pending_bytes,
+            deleted=self._deletions.confirmed(),
+        )
+
+    def _beat_soon(self, now: float) -> None:
+        """Something has changed that the master should know at once."""
+        if self._beat_at is not None:
+            self._beat_at = now
+        else:
+            self._beat_again = True
+
+    def _complain(self, text: str) -> None:
+        """Log what the master answers, each thing once."""
+        if text != self._complaint:
+            log.warning("master %s: %s", self._master, text or "answers again")
+        self._complaint = text
+
+    def _adopt(self, assignment: Assignment, sent_at: float | None, now: float) -> list[Effect]:
+        changed = self._standing.adopt(assignment, sent_at)
+        if changed is None:
+            return []
+        for fid in self._deletions.order(assignment.deletes):
+            self._delete(fid)
+        if changed:
+            standing = self._standing
+            log.info(
+                "%s in group %d, epoch %d.%d", standing.mode, standing.group, standing.term, standing.epoch
+            )
+            if self._catch_up is not None:
+                self._catch_up.stop()
+                self._catch_up = None
+            self._told_synced = b""
+            self._wants_catch_up = standing.mode == SYNC
+            self._beat_soon(now)
+        return []
+
+    def _delete(self, fid: int) -> None:
+        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+            if self._deletions.finish(fid, error is None):
+                self._beat_soon(now)
+            return []
+
+        ticket = Ticket(on_done, expires_at=float("inf"))
+        self._writes.add(DeleteItem(ticket, fid, self._standing.group, self._standing.epoch))
+
+    def _start_catch_up(self, now: float) -> list[Effect]:
+        """Compare with the members: what was ordered before is done, and no write is under way."""
+        self._wants_catch_up = False
+        standing = self._standing
+        self._catch_up = CatchUp(standing.group, standing.peers, self._calls, self._puller, self._rng)
+        return self._catch_up.on_tick(now)
