@@ -94,8 +94,18 @@ def test_a_move_dooms_nothing(cluster: Bench) -> None:
     bench, _servers = cluster
     bench.commit(put("a", 1))
     bench.commit(MoveOperation("a", "b"), MoveOperation("b", "b"))
-    stay_alive(cluster, 60.0)
-    assert pending(bench) == {"chunk-1": 0, "chunk-2": 0, "chunk-3": 0}
+    assert [key[:2] for key in leftovers(bench)] == [b"f/"]
+
+
+def test_when_all_is_deleted_nothing_more_is_written(cluster: Bench) -> None:
+    bench, _servers = cluster
+    bench.commit(put("a", 1))
+    bench.commit(DeleteOperation("a"))
+    stay_alive(cluster, 35.0)
+    assert leftovers(bench) == []
+    writes = bench.store.writes  # type: ignore[attr-defined]
+    stay_alive(cluster, 5.0)
+    assert bench.store.writes == writes  # type: ignore[attr-defined]
 
 
 def test_a_member_that_is_away_keeps_its_list_until_it_confirms(cluster: Bench) -> None:

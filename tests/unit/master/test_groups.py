@@ -148,6 +148,27 @@ def test_a_member_lost_while_the_group_becomes_writable_leaves_it_sealed() -> No
     assert not any(group.writable for topology in topologies(effects) for group in topology.groups)
 
 
+def test_a_member_lost_before_the_writable_epoch_is_even_begun_leaves_it_sealed() -> None:
+    bench, servers = MasterBench(), three_servers()
+    for server in servers:
+        deliver(bench.heartbeat(server), *servers)
+    bench.hold = True
+    bench.tell(bench.commit_message())  # keeps the store busy, so that the epoch has to wait
+    for server in servers:
+        server.synced_digest = b"equal"
+        bench.heartbeat(server)
+    servers[1].restart(uuid="")
+    bench.heartbeat(servers[1])
+    bench.hold = False
+
+    effects = bench.write_held()
+    assert {a.mode for a in assignments(effects).values()} == {"SYNC"}
+    assert not any(group.writable for topology in topologies(effects) for group in topology.groups)
+    value = bench.store.get(keys.group_key(1))
+    assert value is not None
+    assert decode_group(value).writable_uuids == {}
+
+
 def test_a_silent_server_is_lost_exactly_once_and_its_peers_are_told() -> None:
     bench, servers = writable_bench()
     epoch = stored_epoch(bench)

@@ -30,6 +30,23 @@ def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_batch_is_synced_before_write_returns(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    asked = []
+
+    class Watched:
+        def write_batch(self, **options: object) -> object:
+            asked.append(options)
+            return database.write_batch(**options)
+
+    database, store._database = store._database, Watched()
+    store.write({b"a": b"1"})
+    store._database = database
+    assert asked == [{"sync": True}]
+    assert store.get(b"a") == b"1"
+    store.close()
+
+
 def test_a_store_whose_current_file_is_gone_is_damaged_not_empty(tmp_path: Path) -> None:
     (filled(tmp_path) / "CURRENT").unlink()
 
