@@ -52,6 +52,9 @@ class Client:
         self._peer = Peer(self._context, self._endpoint)
         self._loop.add_reader(descriptor(self._peer.socket), self._on_readable)
         self._loop.add_reader(descriptor(self._peer.monitor), self._on_monitor)
+        # A descriptor signals only after its socket was once found empty.
+        self._on_monitor()
+        self._on_readable()
 
     async def close(self) -> None:
         """Close the connection; requests under way end as Unavailable."""
