@@ -19,6 +19,7 @@ from bench.plan import QUICK, USUAL, cases, select
 from bench.results import DEFINITIONS, FORMAT, Report, file_name, save
 from fabric.cli.options import load_settings
 
+WIDTH_OF_FILES = 160
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -78,7 +79,7 @@ def main(
     effort = effort._replace(runs=runs or effort.runs, seconds=seconds or effort.seconds)
     signal.signal(signal.SIGTERM, _interrupt)
     options = Options(chosen, effort, work, replicas, groups, clients, config)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH_OF_FILES)
     try:
         report = _measured(options, quick, console)
     except (BenchError, OSError) as error:

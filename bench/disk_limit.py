@@ -2,9 +2,10 @@
 
 One thread and one file per copy, at the same time and on the same file system as the fabric's data.
 Every thread appends as many objects as there are writers at work, in pieces of at most a fragment,
-then calls fdatasync, and so on.  Files are preallocated, so that a sync need not change the file's
-size.  An object counts when all of its copies are durable.  This is more generous than what the fabric
-has to do: no checksum, no index, no catalog, and always as many writes behind one sync as could be.
+then calls fdatasync, and so on; within a long stream it also syncs once a window, so that the disk
+works while bytes are copied.  Files are preallocated, so that a sync need not change the file's size.
+An object counts when all of its copies are durable.  This is more generous than what the fabric has to
+do: no checksum, no index, no catalog, and always as many writes behind one sync as could be.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.stats import Sample
-from fabric.settings import FRAGMENT_BYTES_MAX
+from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 
 FILE_BYTES_MAX = 512 * 1024 * 1024
 
@@ -58,6 +59,7 @@ class _Writer:
         self.failure: OSError | threading.BrokenBarrierError | None = None
         self._path = path
         self._group_bytes = object_bytes * group
+        self._sync_bytes = Settings().client_window_bytes
         self._seconds = seconds
         self._barrier = barrier
         self._piece = memoryview(random.Random(0).randbytes(min(self._group_bytes, FRAGMENT_BYTES_MAX)))
@@ -79,13 +81,15 @@ class _Writer:
 
     def _write_groups(self, descriptor: int) -> None:
         started = perf_counter()
-        offset = 0
+        offset = synced = 0
         while True:
             before = perf_counter()
             end = offset + self._group_bytes
             while offset < end:
                 offset += os.pwrite(descriptor, self._piece[: end - offset], offset)
-            os.fdatasync(descriptor)
+                if offset - synced >= self._sync_bytes or offset == end:
+                    os.fdatasync(descriptor)
+                    synced = offset
             now = perf_counter()
             self.latencies_s.append(now - before)
             self.elapsed_s = now - started

@@ -15,6 +15,8 @@ from fabric.settings import FRAGMENT_BYTES_MAX, MIB
 
 PIECE_BYTES = 1 * MIB
 """A stream hands its bytes over in such pieces."""
+DATA_BYTES_MAX = 16 * MIB
+"""A longer stream sends the same bytes over and over."""
 FILLERS = 4
 
 
@@ -49,8 +51,9 @@ class ObjectLoad:
         self._store = store
         self._job = job
         self._rng = random.Random(job.label)
-        # Random bytes: nothing on the way shall profit from bytes that compress or repeat.
-        self._data = memoryview(self._rng.randbytes(job.object_bytes if job.operation != "get" else 0))
+        # Random bytes: nothing on the way shall profit from bytes that compress.
+        size = 0 if job.operation == "get" else min(job.object_bytes, DATA_BYTES_MAX)
+        self._data = memoryview(self._rng.randbytes(size))
 
     async def fill(self) -> Sample:
         """Write every object that gets will read, a few at a time.  Raises what a write raised."""
@@ -89,7 +92,8 @@ class ObjectLoad:
         await self._store.put(path, b"")
         writer = self._store.writer(path, 0)
         for start in range(0, size, PIECE_BYTES):
-            await writer.write(self._data[start : start + PIECE_BYTES])
+            at = start % DATA_BYTES_MAX
+            await writer.write(self._data[at : at + min(PIECE_BYTES, size - start)])
         await writer.flush()
         return size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,6 +14,8 @@ from bench.results import Figure, Report, RoleMemory
 from bench.stats import median
 from fabric.settings import MIB
 
+WIDE_COLUMNS = 140
+"""Below this width a table leaves out what is least needed; all of it is in the result file."""
 BUSY_OTHERS_CORES = 0.25
 """Other programs that took more than this make a figure doubtful."""
 
@@ -47,6 +50,7 @@ class ProgressBar:
                 f" {_number(figure.megabytes_per_s):>9} MB/s"
                 f"  p50 {figure.p50_ms:g} ms  p99 {figure.p99_ms:g} ms",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def __enter__(self) -> ProgressBar:
@@ -65,7 +69,7 @@ def show(report: Report, console: Console) -> None:
     for front, title in (("store", "Through the proxy, as a Python client"), ("http", "Over HTTP, by curl")):
         figures = [figure for figure in report.figures if figure.front == front]
         if figures:
-            console.print(figure_table(title, figures))
+            console.print(figure_table(title, figures, wide=console.width >= WIDE_COLUMNS))
     console.print(memory_table(report.memory))
     for warning in warnings(report):
         console.print(f"[yellow]{escape(warning)}[/]")
@@ -74,39 +78,37 @@ def show(report: Report, console: Console) -> None:
         console.print(f"[red]below target:[/] {', '.join(missed)}")
 
 
-def figure_table(title: str, figures: list[Figure]) -> Table:
+def figure_table(title: str, figures: list[Figure], *, wide: bool) -> Table:
     """One line a figure: medians, and how much of each limit it reaches."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("figure", no_wrap=True)
-    for heading in ("objects/s", "MB/s", "p50 ms", "p99 ms", "±", "of disk", "of wire", "of http"):
-        if heading.startswith("of ") and not any(heading[3:] in figure.limits for figure in figures):
-            continue
+    limits = [name for name in ("disk", "wire", "http") if any(name in figure.limits for figure in figures)]
+    headings = ["objects/s", "MB/s", "p50 ms", "p99 ms", *(f"of {name}" for name in limits)]
+    for heading in headings + ["±"] * wide:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("target", no_wrap=True)
-    table.add_column("busiest, in cores", no_wrap=True)
+    if wide:
+        table.add_column("busiest, in cores", no_wrap=True)
     for figure in figures:
-        limits = [
-            _limit(figure, str(column.header)[3:])
-            for column in table.columns
-            if str(column.header).startswith("of ")
-        ]
         table.add_row(
             figure.name + (f" [red]{figure.errors} errors[/]" if figure.errors else ""),
             _number(figure.rate_per_s),
             _number(figure.megabytes_per_s),
             f"{figure.p50_ms:.2f}",
             f"{figure.p99_ms:.2f}",
-            f"{figure.spread / 2:.0%}",
-            *limits,
+            *(_limit(figure, name, wide) for name in limits),
+            *([f"{figure.spread / 2:.0%}"] * wide),
             _verdict(figure),
-            _busiest(figure),
+            *([_busiest(figure)] * wide),
         )
     return table
 
 
 def memory_table(memory: list[RoleMemory]) -> Table:
     """Peak resident memory of each role, over the whole benchmark."""
-    table = Table(title="Resident memory, MiB", title_justify="left", header_style="bold")
+    table = Table(
+        title="Resident memory, MiB", title_justify="left", header_style="bold", box=box.SIMPLE_HEAD
+    )
     table.add_column("role")
     for heading in ("at start", "peak", "at end"):
         table.add_column(heading, justify="right")
@@ -151,11 +153,13 @@ def _show_machine(report: Report, console: Console) -> None:
     )
 
 
-def _limit(figure: Figure, name: str) -> str:
-    """``58 % (2,600)``: the part of the limit that is reached, and the limit in the figure's first unit."""
+def _limit(figure: Figure, name: str, wide: bool) -> str:
+    """``58% (2,600/s)``: the part of the limit that is reached, and the limit when there is room."""
     reached = figure.ratios.get(name)
     if reached is None:
         return ""
+    if not wide:
+        return f"{reached:.0%}"
     runs = figure.limits[name]
     if figure.object_bytes < MIB:
         return f"{reached:.0%} ({_number(median(run.rate_per_s for run in runs))}/s)"
