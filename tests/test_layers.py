@@ -37,7 +37,9 @@ SHELLS = {
     # One thread, its sockets, its clock, its lanes.
     "fabric.node.zmq_loop",
     "fabric.node.lanes",
+    "fabric.node.signals",
     "fabric.node.peer",
+    "fabric.node.signals",
     "fabric.node.frames",
     "fabric.node.sockets",
     "fabric.node.ask",

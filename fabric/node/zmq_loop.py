@@ -9,8 +9,6 @@ back as ``Failed(UNAVAILABLE)``, a reply that a slow peer does not take waits in
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +22,7 @@ from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send,
 from fabric.node.lanes import Crashed, Lane, Lanes
 from fabric.node.peer import Peer
 from fabric.node.role import Role
+from fabric.node.signals import drain, ending_on_signals
 from fabric.node.sockets import make_socket
 from fabric.settings import FRAMES_MAX
 from fabric.wire import codec
@@ -102,18 +101,14 @@ class ZmqLoop:
 
         In the main thread SIGTERM and SIGINT end it; elsewhere only ``stop`` and the role do.
         """
-        catches_signals = threading.current_thread() is threading.main_thread()
-        previous = {
-            number: signal.signal(number, lambda *_: self.stop())
-            for number in ((signal.SIGTERM, signal.SIGINT) if catches_signals else ())
-        }
         try:
-            self._do(self._role.start(time.monotonic()))
-            while self._status is None:
-                self._turn()
+            with ending_on_signals(self.stop) as signals_fd:
+                if signals_fd is not None:
+                    self._watch(signals_fd, lambda: drain(signals_fd))
+                self._do(self._role.start(time.monotonic()))
+                while self._status is None:
+                    self._turn()
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             self._close()
         return self._status
 
