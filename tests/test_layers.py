@@ -39,7 +39,6 @@ SHELLS = {
     "fabric.node.lanes",
     "fabric.node.signals",
     "fabric.node.peer",
-    "fabric.node.signals",
     "fabric.node.frames",
     "fabric.node.sockets",
     "fabric.node.ask",
