@@ -95,8 +95,7 @@ class Reader:
         self._closed = True
         while self._ahead:
             piece = self._ahead.popleft()
-            if not piece.task.cancel() and not piece.task.cancelled():
-                piece.task.exception()  # seen: the reader has given up on it
+            piece.task.cancel()
             self._budget.release(piece.budget_bytes)
 
     async def _read_ahead(self) -> None:

@@ -92,9 +92,7 @@ class Writer:
         if len(unfinished) >= self._window:
             await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
         self._check()
-        task = asyncio.create_task(self._store_one(fragment))
-        task.add_done_callback(_seen)
-        self._stores.append(task)
+        self._stores.append(asyncio.create_task(self._store_one(fragment)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(ATTACH_AFTER_S, self._on_timer)
         if self._broken:
@@ -171,9 +169,3 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _seen(task: asyncio.Task[FragmentRef]) -> None:
-    # Of several failures the first is raised; the others must not be reported as never retrieved.
-    if not task.cancelled():
-        task.exception()

@@ -1,0 +1,51 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fabric.driver.splitter import Splitter
+
+
+@st.composite
+def cuttings(draw):
+    """Some bytes, and the same bytes cut in any way, as any kind of buffer."""
+    data = draw(st.binary(max_size=200))
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=20)))
+    kinds = st.sampled_from([bytes, bytearray, memoryview])
+    edges = [0, *cuts, len(data)]
+    pieces = [draw(kinds)(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    return data, pieces
+
+
+def fragments_of(splitter, pieces):
+    whole = [bytes(fragment) for piece in pieces for fragment in splitter.feed(piece)]
+    rest = splitter.rest()
+    return whole, None if rest is None else bytes(rest)
+
+
+@given(cuttings(), st.integers(1, 50))
+def test_any_cutting_of_a_stream_gives_the_same_fragments(cutting, fragment_bytes):
+    data, pieces = cutting
+    whole, rest = fragments_of(Splitter(fragment_bytes), pieces)
+    expected = [data[start : start + fragment_bytes] for start in range(0, len(data), fragment_bytes)]
+    assert whole + ([] if rest is None else [rest]) == expected
+    assert all(len(fragment) == fragment_bytes for fragment in whole)
+    assert rest is None or 0 < len(rest) < fragment_bytes
+
+
+@given(cuttings(), st.integers(1, 50))
+def test_it_never_holds_a_whole_fragment_and_nothing_after_the_rest(cutting, fragment_bytes):
+    _, pieces = cutting
+    splitter = Splitter(fragment_bytes)
+    for piece in pieces:
+        for _ in splitter.feed(piece):
+            pass
+        assert splitter.held_bytes < fragment_bytes
+    splitter.rest()
+    assert splitter.held_bytes == 0
+    assert splitter.rest() is None
+
+
+def test_a_buffer_that_holds_a_whole_fragment_is_sliced_not_copied():
+    data = bytearray(b"abcdefgh")
+    first, second = Splitter(4).feed(data)
+    data[0:1] = b"X"
+    assert (bytes(first), bytes(second)) == (b"Xbcd", b"efgh")
