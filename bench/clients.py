@@ -44,7 +44,7 @@ class Clients:
 
     def run(self, job: Job) -> Sample:
         """Do the job with its concurrency divided over the clients; raises BenchError when one dies."""
-        parts = [1] if job.operation == "fill" else shares(job.concurrency, len(self._pipes))
+        parts = [1] if job.operation.startswith("fill") else shares(job.concurrency, len(self._pipes))
         pipes = self._pipes[: len(parts)]
         try:
             for index, (pipe, part) in enumerate(zip(pipes, parts, strict=True)):

@@ -106,7 +106,7 @@ class Bench:
         self._scratch = scratch
         self._watcher = watcher
         self._stack = contextlib.ExitStack()
-        self._filled: set[int] = set()
+        self._filled: set[tuple[str, int]] = set()
         self._blobs: dict[int, http.Blob] = {}
 
     def __enter__(self) -> Bench:
@@ -166,9 +166,10 @@ class Bench:
             names=max(1, min(effort.names, effort.bytes_max // 8 // case.object_bytes)),
             label=f"{case.name}-warm-up",
         )
-        if case.operation == "get" and case.object_bytes not in self._filled:
-            self._clients.run(job._replace(operation="fill"))
-            self._filled.add(case.object_bytes)
+        fill = (case.operation.replace("get", "fill"), case.object_bytes)
+        if not case.writes and fill not in self._filled:
+            self._clients.run(job._replace(operation=fill[0]))
+            self._filled.add(fill)
         self._clients.run(job._replace(seconds=min(WARM_UP_S, effort.seconds)))
         return lambda index: self._clients.run(job._replace(label=f"{case.name}-{index}"))
 

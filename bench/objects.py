@@ -24,13 +24,13 @@ class Job(NamedTuple):
     """What one client process is to do."""
 
     operation: str
-    """``put``, ``get``, or ``fill``: write the objects that gets will read."""
+    """``put``, ``get``, ``get-mutable``; or ``fill``, ``fill-mutable``: write what those gets will read."""
     object_bytes: int
     concurrency: int
     seconds: float
     bytes_max: int
     names: int
-    """``get`` and ``fill``: how many objects there are."""
+    """Of gets and fills: how many objects there are."""
     label: str
     """``put``: makes the names of this run unique."""
 
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 async def run_job(store: FabricStore, job: Job) -> Sample:
     """Do the job; see ``bench.load.drive``."""
     load = ObjectLoad(store, job)
-    if job.operation == "fill":
+    if job.operation.startswith("fill"):
         return await load.fill()
     operation = load.put if job.operation == "put" else load.get
     return await drive(operation, job.concurrency, job.seconds, job.bytes_max)
@@ -50,9 +50,10 @@ class ObjectLoad:
     def __init__(self, store: FabricStore, job: Job) -> None:
         self._store = store
         self._job = job
+        self._immutable = not job.operation.endswith("-mutable")
         self._rng = random.Random(job.label)
         # Random bytes: nothing on the way shall profit from bytes that compress.
-        size = 0 if job.operation == "get" else min(job.object_bytes, DATA_BYTES_MAX)
+        size = 0 if job.operation.startswith("get") else min(job.object_bytes, DATA_BYTES_MAX)
         self._data = memoryview(self._rng.randbytes(size))
 
     async def fill(self) -> Sample:
@@ -87,7 +88,7 @@ class ObjectLoad:
     async def _write(self, path: str) -> int:
         size = self._job.object_bytes
         if size <= FRAGMENT_BYTES_MAX:
-            await self._store.put(path, self._data)
+            await self._store.put(path, self._data, immutable=self._immutable)
             return size
         await self._store.put(path, b"")
         writer = self._store.writer(path, 0)
@@ -98,4 +99,5 @@ class ObjectLoad:
         return size
 
     def _read_name(self, number: int) -> str:
-        return f"bench/get/{self._job.object_bytes}/{number}"
+        kind = "immutable" if self._immutable else "mutable"
+        return f"bench/get/{kind}/{self._job.object_bytes}/{number}"

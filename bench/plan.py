@@ -29,7 +29,9 @@ class Case(NamedTuple):
     front: str
     """``store``: through the proxy, as a Python client.  ``http``: through the registry, by curl."""
     operation: str
-    """``put``, ``get``; over HTTP ``push-patch``, ``push-put``, ``pull``."""
+    """``put``, ``get`` (of objects marked immutable, as blobs and manifests are: the proxy may remember
+    where they lie, never their bytes), ``get-mutable`` (as tags are: the master is asked each time); over
+    HTTP ``push-patch``, ``push-put``, ``pull``."""
     object_bytes: int
     concurrency: int
     target: Target | None = None
@@ -44,7 +46,7 @@ class Case(NamedTuple):
     @property
     def writes(self) -> bool:
         """Does it store bytes?"""
-        return self.operation not in ("get", "pull")
+        return self.operation not in ("get", "get-mutable", "pull")
 
 
 class Effort(NamedTuple):
@@ -74,10 +76,11 @@ TARGETS = {
 
 def cases(*, quick: bool = False) -> list[Case]:
     """Everything that is measured, in order.  ``quick``: a smoke test with small objects."""
+    mutable = Case("store", "get-mutable", 1 * KIB, 16)
     small = [(1 * KIB, (1, 16))] if quick else [(1 * KIB, (1, 4, 16, 64)), (64 * KIB, (1, 4, 16, 64))]
     middle = [(4 * MIB, (1,) if quick else (1, 4))]
     large = 12 * MIB if quick else 256 * MIB
-    planned = [
+    planned = [mutable] + [
         Case("store", operation, size, concurrency)
         for size, levels in [*small, *middle, (large, (1,))]
         for concurrency in levels

@@ -23,7 +23,8 @@ DEFINITIONS = {
     "wire": "one ZeroMQ hop between two processes with the same frames and as many requests in flight;"
     " a put through the fabric takes 2 + copies hops, a get 2, and the catalog's besides",
     "http": "curl against a bare aiohttp handler that throws the body away, or sends zeros",
-    "reads": "from the page cache: what was written lately",
+    "reads": "from the page cache: what was written lately; of objects marked immutable, as blobs and"
+    " manifests are, so the proxy need not ask the master where they lie; `get-mutable` is asked each time",
     "cpu": "cores in use while the figure was measured; `others` is everything but roles and clients",
 }
 

@@ -25,7 +25,7 @@ def test_quick_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
     assert report["quick"] is True
     figures = {figure["name"]: figure for figure in report["figures"]}
     assert {figure["operation"] for figure in figures.values()} == {
-        "put", "get", "push-patch", "push-put", "pull",
+        "put", "get", "get-mutable", "push-patch", "push-put", "pull",
     }  # fmt: skip
     for figure in figures.values():
         assert figure["errors"] == 0
