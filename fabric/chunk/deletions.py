@@ -13,29 +13,27 @@ class Deletions:
     """What the last assignment ordered, and how far it is."""
 
     def __init__(self) -> None:
-        self._ordered: Sequence[int] = ()
+        self._ordered: dict[int, None] = {}
         self._under_way: set[int] = set()
         self._durable: set[int] = set()
 
     @property
     def is_done(self) -> bool:
-        """Nothing that was ordered is still to be written."""
-        return not self._under_way
+        """Everything that was ordered has a durable tombstone."""
+        return len(self._durable) == len(self._ordered)
 
     def order(self, fids: Sequence[int]) -> Iterable[int]:
         """Take over an assignment's list; returns those to begin now."""
-        self._ordered = fids
-        self._durable.intersection_update(fids)
-        begin = [
-            fid for fid in dict.fromkeys(fids) if fid not in self._durable and fid not in self._under_way
-        ]
+        self._ordered = dict.fromkeys(fids)
+        self._durable.intersection_update(self._ordered)
+        begin = [fid for fid in self._ordered if fid not in self._durable and fid not in self._under_way]
         self._under_way.update(begin)
         return begin
 
     def finish(self, fid: int, durable: bool) -> bool:
         """The tombstone is written, or could not be; True when it was the last one under way."""
         self._under_way.discard(fid)
-        if durable:
+        if durable and fid in self._ordered:
             self._durable.add(fid)
         return not self._under_way
 

@@ -29,6 +29,7 @@ from fabric.chunk.jobs import (
     StoreItem,
     WriteDone,
 )
+from fabric.chunk.master_link import MasterLink
 from fabric.chunk.pull import Puller
 from fabric.chunk.read_queue import LANE as READ_LANE
 from fabric.chunk.read_queue import ReadQueue
@@ -45,7 +46,6 @@ from fabric.wire.messages import (
     Assignment,
     BucketEntries,
     Buckets,
-    Failed,
     FragmentAborted,
     FragmentData,
     FragmentStored,
@@ -63,8 +63,6 @@ from fabric.wire.messages import (
 LISTINGS_MAX = 64
 """Listings for peers that may be under way; beyond that the answer is BUSY."""
 PAGE_ENTRIES = 4096
-MASTER_RETRY_S = 0.25
-"""Pause after a heartbeat that could not be delivered, if the heartbeat interval is not shorter."""
 
 log = logging.getLogger("fabric")
 
@@ -91,7 +89,7 @@ class ChunkRole:
         self._incarnation = incarnation
         self._endpoint = endpoint
         self._wished_group = group
-        self._master = master
+        self._master_sender = Sender(master, 0)
         self._settings = settings
         self._rng = rng
         self._version = version
@@ -105,12 +103,15 @@ class ChunkRole:
         self._catch_up: CatchUp | None = None
         self._wants_catch_up = False
         self._status: Status | None = None
-        self._beat_at: float | None = None
-        """When the next heartbeat is due; None while one has no answer, or before the first status."""
-        self._beat_again = False
-        """Something has changed since the heartbeat that has no answer yet."""
         self._told_synced = b""
-        self._complaint = ""
+        self._link = MasterLink(
+            master=master,
+            settings=settings,
+            calls=self._calls,
+            standing=self._standing,
+            heartbeat=self._heartbeat,
+            adopted=self._on_adopted,
+        )
         self._requests: dict[type, Callable[..., list[Effect]]] = {
             StoreFragment: self._on_store,
             ReadFragment: self._on_read,
@@ -134,8 +135,8 @@ class ChunkRole:
             effects = self._on_event(message, now)
         elif isinstance(message, Request):
             effects = self._on_request(message, sender, now, payload)
-        elif isinstance(message, Assignment) and sender == Sender(self._master, 0):
-            effects = self._adopt(message, None, now)
+        elif isinstance(message, Assignment) and sender == self._master_sender:
+            effects = self._link.on_unasked(message, now)
         elif isinstance(message, Message):
             effects = self._calls.on_reply(message, sender, now, payload)
         else:
@@ -147,14 +148,16 @@ class ChunkRole:
         effects = self._calls.on_tick(now)
         if self._catch_up is not None:
             effects += self._catch_up.on_tick(now)
-        if self._beat_at is not None and self._beat_at <= now:
-            effects += self._beat(now)
+        beat = self._link.on_tick(now)
+        if beat:
+            # Refresh what the next heartbeat will say.
+            effects += [*beat, Run(READ_LANE, StatusJob())]
         return effects + self._go_on(now)
 
     def next_deadline(self) -> float | None:
         """The earliest of the above."""
         catch_up = self._catch_up.next_deadline() if self._catch_up is not None else None
-        times = [at for at in (self._calls.next_deadline(), self._beat_at, catch_up) if at is not None]
+        times = [at for at in (self._calls.next_deadline(), self._link.due_at, catch_up) if at is not None]
         return min(times, default=None)
 
     def _go_on(self, now: float) -> list[Effect]:
@@ -162,10 +165,10 @@ class ChunkRole:
         effects = self._writes.take(now) + self._reads.take(now)
         if self._wants_catch_up and self._deletions.is_done and self._writes.is_idle:
             effects += self._start_catch_up(now)
-        synced = self._catch_up.synced if self._catch_up is not None else b""
+        synced = self._synced()
         if synced != self._told_synced:
             self._told_synced = synced
-            self._beat_soon(now)
+            self._link.soon(now)
         return effects
 
     # --- requests ---------------------------------------------------------------------------------
@@ -279,45 +282,20 @@ class ChunkRole:
     def _take_status(self, status: Status, now: float) -> None:
         before, self._status = self._status, status
         if before is None:
-            self._beat_at = now
+            self._link.begin(now)
         elif status.read_only_reason != before.read_only_reason:
             log.warning("%s", status.read_only_reason or "able to take writes again")
-            self._beat_soon(now)
+            self._link.soon(now)
         if self._catch_up is not None:
             self._catch_up.on_mutations(status.mutations, now)
 
     # --- the master -------------------------------------------------------------------------------
 
-    def _beat(self, now: float) -> list[Effect]:
-        """Send a heartbeat, and refresh what the next one will say."""
-        self._beat_at = None
-        self._beat_again = False
-        beat = self._heartbeat()
-
-        def on_answer(message: Message, payload: Payload | None, sent_at: float, now: float) -> list[Effect]:
-            effects: list[Effect] = []
-            pause_s = self._settings.heartbeat_interval_s
-            if isinstance(message, Assignment):
-                self._complain("")
-                effects = self._adopt(message, sent_at, now)
-            else:
-                text = message.message if isinstance(message, Failed) else type(message).__name__
-                self._complain(text)
-                pause_s = min(pause_s, MASTER_RETRY_S)
-            self._beat_at = now if self._beat_again else now + pause_s
-            return effects
-
-        send = self._calls.start(
-            self._master, beat, now, lambda message, payload, later: on_answer(message, payload, now, later)
-        )
-        return [send, Run(READ_LANE, StatusJob())]
-
-    def _heartbeat(self) -> Heartbeat:
+    def _heartbeat(self, deadline_ms: int) -> Heartbeat:
         standing, status = self._standing, self._status
         assert status is not None, "the first heartbeat follows the first status"
-        synced = self._catch_up.synced if self._catch_up is not None else b""
         return Heartbeat(
-            deadline_ms=max(1, int(self._settings.lease_s * 500)),
+            deadline_ms=deadline_ms,
             server=self._server,
             uuid=self._uuid,
             incarnation=self._incarnation,
@@ -325,7 +303,7 @@ class ChunkRole:
             group=self._wished_group,
             term=standing.term,
             epoch=standing.epoch,
-            synced_digest=synced,
+            synced_digest=self._synced(),
             read_only_reason=status.read_only_reason,
             fragments=status.fragments,
             live_bytes=status.live_bytes,
@@ -335,42 +313,25 @@ class ChunkRole:
             deleted=self._deletions.confirmed(),
         )
 
-    def _beat_soon(self, now: float) -> None:
-        """Something has changed that the master should know at once."""
-        if self._beat_at is not None:
-            self._beat_at = now
-        else:
-            self._beat_again = True
+    def _synced(self) -> bytes:
+        return self._catch_up.synced if self._catch_up is not None else b""
 
-    def _complain(self, text: str) -> None:
-        """Log what the master answers, each thing once."""
-        if text != self._complaint:
-            log.warning("master %s: %s", self._master, text or "answers again")
-        self._complaint = text
-
-    def _adopt(self, assignment: Assignment, sent_at: float | None, now: float) -> list[Effect]:
-        changed = self._standing.adopt(assignment, sent_at)
-        if changed is None:
-            return []
+    def _on_adopted(self, assignment: Assignment, changed: bool, now: float) -> list[Effect]:
         for fid in self._deletions.order(assignment.deletes):
             self._delete(fid)
         if changed:
-            standing = self._standing
-            log.info(
-                "%s in group %d, epoch %d.%d", standing.mode, standing.group, standing.term, standing.epoch
-            )
             if self._catch_up is not None:
                 self._catch_up.stop()
                 self._catch_up = None
             self._told_synced = b""
-            self._wants_catch_up = standing.mode == SYNC
-            self._beat_soon(now)
+            self._wants_catch_up = assignment.mode == SYNC
         return []
 
     def _delete(self, fid: int) -> None:
         def on_done(error: FabricError | None, now: float) -> list[Effect]:
-            if self._deletions.finish(fid, error is None):
-                self._beat_soon(now)
+            # One that failed is ordered again by the next heartbeat, which must not follow at once.
+            if self._deletions.finish(fid, error is None) and error is None:
+                self._link.soon(now)
             return []
 
         ticket = Ticket(on_done, expires_at=float("inf"))

@@ -1,0 +1,345 @@
+"""Several chunk servers that compare and copy until they hold the same."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from fabric.chunk.data_file import file_name
+from fabric.chunk.index import bucket_of
+from fabric.chunk.record import SUPERBLOCK_BYTES
+from fabric.settings import MIB
+from fabric.wire.messages import (
+    AbortFragment,
+    Failed,
+    FragmentData,
+    ListBucket,
+    ListBuckets,
+    ReadFragment,
+    StoreFragment,
+)
+from tests.unit.chunk.engine_bench import checksum_of, delete, item, payload_of
+from tests.unit.chunk.role_world import GROUP, World
+
+NAMES = ("a", "b", "c")
+
+
+def world_of(*holdings: set[int], size: int = 100) -> World:
+    """Servers a, b, c … that hold these fragments."""
+    world = World(*NAMES[: len(holdings)])
+    for name, fids in zip(NAMES, holdings, strict=False):
+        for fid in sorted(fids):
+            assert world.servers[name].bench.codes(item(fid, length=size)) == [""]
+    return world
+
+
+def equal(world: World) -> bool:
+    """Have all reported one digest, which is that of what they hold?"""
+    reported = {world.beat(name).synced_digest for name in world.servers}
+    held = {server.bench.digest() for server in world.servers.values()}
+    return reported == held and len(held) == 1
+
+
+def live(world: World, name: str) -> set[int]:
+    return set(world.servers[name].bench.live())
+
+
+def asked(world: World, kind: type, name: str | None = None) -> list[str]:
+    """Who was asked with such a message (by ``name``)."""
+    return [
+        send.endpoint
+        for asker, send in world.sent
+        if isinstance(send.message, kind) and name in (None, asker)
+    ]
+
+
+def test_empty_servers_are_equal_at_once() -> None:
+    world = world_of(set(), set(), set())
+    world.assign("SYNC", 1)
+    assert equal(world)
+    assert world.beat("a").epoch == 1
+
+
+def test_a_group_of_one_is_equal_to_itself() -> None:
+    world = world_of({1, 2})
+    world.assign("SYNC", 1)
+    assert equal(world)
+
+
+def test_all_come_to_hold_what_any_of_them_holds_without_waiting() -> None:
+    world = world_of({1, 2, 3}, {3, 4}, set(range(100, 150)))
+    world.assign("SYNC", 1)
+    assert equal(world)
+    assert live(world, "a") == {1, 2, 3, 4, *range(100, 150)}
+    assert all(world.servers["b"].bench.content(fid) == payload_of(fid) for fid in live(world, "a"))
+
+
+def test_an_empty_disk_is_filled() -> None:
+    everything = set(range(1, 3001))
+    world = world_of(everything, everything, set(), size=1)
+    world.assign("SYNC", 1)
+    assert equal(world)
+    assert live(world, "c") == everything
+
+
+def test_equal_servers_list_no_buckets() -> None:
+    world = world_of({1, 2}, {1, 2}, {1, 2})
+    world.assign("SYNC", 1)
+    assert equal(world)
+    assert asked(world, ListBucket) == []
+    assert len(asked(world, ListBuckets)) == 6
+
+
+def test_a_large_bucket_is_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabric.chunk.role.PAGE_ENTRIES", 5)
+    fids = {fid for fid in range(1, 10_000) if bucket_of(fid) == 77}
+    assert len(fids) > 20
+    world = world_of(fids, set())
+    world.assign("SYNC", 1)
+    assert equal(world)
+    assert len(asked(world, ListBucket, "b")) >= len(fids) // 5
+
+
+def test_what_is_dead_here_dies_there() -> None:
+    world = world_of({1, 2, 3}, {1, 2, 3}, {1, 2, 3})
+    world.servers["b"].bench.write(delete(2))
+    world.assign("SYNC", 1)
+    world.advance(2.5)
+    assert equal(world)
+    assert live(world, "a") == live(world, "b") == live(world, "c") == {1, 3}
+    assert world.outcome(world.ask(AbortFragment(1000, GROUP, 2))) == "FragmentAborted"
+
+
+def test_a_server_that_was_away_brings_nothing_back() -> None:
+    """b missed the deletion of 1 and the storing of 5."""
+    world = world_of({1, 2, 5}, {1, 2}, {1, 2, 5})
+    for name in ("a", "c"):
+        world.servers[name].bench.write(delete(1))
+    world.assign("SYNC", 1, deletes={"b": [1]})
+    world.advance(2.5)
+    assert equal(world)
+    assert live(world, "b") == {2, 5}
+
+
+def test_it_compares_only_after_the_ordered_deletes_are_durable() -> None:
+    world = world_of({1}, {1})
+    world.automatic = False
+    world.assign("SYNC", 1, deletes={"a": [1]})
+    assert asked(world, ListBuckets, "a") == []
+    world.run_job("write", "a")
+    world.automatic = True
+    world.settle()
+    assert asked(world, ListBuckets, "a") != []
+
+
+def test_it_compares_only_when_no_write_is_under_way() -> None:
+    world = world_of(set(), set())
+    world.assign("RW", 1)
+    world.automatic = False
+    world.store(1)
+    world.assign("SYNC", 2)
+    assert asked(world, ListBuckets, "a") == []
+    world.automatic = True
+    world.settle()
+    assert equal(world)
+    assert live(world, "b") == {1}
+
+
+def test_a_change_takes_the_word_back_until_compared_again() -> None:
+    world = world_of({1, 2}, {1, 2})
+    world.assign("SYNC", 1)
+    assert equal(world)
+    before = world.beat("a").synced_digest
+    world.ask(AbortFragment(1000, GROUP, 2), name="a")
+    assert world.beat("a").synced_digest != before
+    world.advance(2.5)
+    assert equal(world)
+    assert live(world, "b") == {1}
+
+
+def test_a_member_that_cannot_be_reached_is_tried_again() -> None:
+    world = world_of({1}, set())
+    world.cut.add("a")
+    world.assign("SYNC", 1)
+    assert world.beat("b").synced_digest == b""
+    world.cut.clear()
+    world.advance(1.1)
+    assert equal(world)
+
+
+def test_a_damaged_copy_is_passed_over_for_a_good_one() -> None:
+    world = world_of({1}, {1}, set())
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    world.assign("SYNC", 1)
+    world.advance(5)
+    assert equal(world)
+    assert world.servers["c"].bench.content(1) == payload_of(1)
+    assert world.servers["a"].bench.content(1) == payload_of(1)
+
+
+def test_a_lone_damaged_copy_keeps_the_group_from_being_equal() -> None:
+    world = world_of({1, 2}, set())
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    world.assign("SYNC", 1)
+    world.advance(5)
+    assert live(world, "b") == {2}
+    assert world.beat("b").synced_digest == b""
+
+
+def test_it_goes_on_comparing_at_a_slow_pace() -> None:
+    world = world_of({1}, {1})
+    world.assign("SYNC", 1)
+    world.sent.clear()
+    world.advance(10)
+    assert len(asked(world, ListBuckets, "a")) == 5
+
+
+def test_a_new_epoch_ends_the_old_comparison() -> None:
+    world = world_of(set(range(1, 200)), set())
+    world.automatic = False
+    world.assign("SYNC", 1)
+    world.run_job("read", "b")
+    world.assign("RW", 2)
+    world.automatic = True
+    world.settle()
+    assert world.beat("b").synced_digest == b""
+    assert live(world, "b") == set()
+    world.sent.clear()
+    world.advance(10)
+    assert asked(world, ListBuckets) == []
+
+
+def test_the_bytes_under_way_are_bounded() -> None:
+    world = world_of(set(range(1, 21)), set(), size=3 * MIB)
+    world.automatic = False
+    world.assign("SYNC", 1)
+    most = 0
+    for _ in range(3000):
+        ran = [world.run_job(lane, name) for name in ("a", "b") for lane in ("read", "write")]
+        reads = sum(isinstance(send.message, ReadFragment) for asker, send in world.sent if asker == "b")
+        most = max(most, reads - len(live(world, "b")))
+        if not any(ran):
+            break
+    assert live(world, "b") == set(range(1, 21))
+    # All keys of one bucket at most are under way at once; the bound is 16 MiB.
+    assert most <= 5
+
+
+def test_the_window_holds_for_many_fragments_of_one_bucket() -> None:
+    fids = [fid for fid in range(1, 20_000) if bucket_of(fid) == 3][:20]
+    world = world_of(set(fids), set(), size=3 * MIB)
+    world.automatic = False
+    world.assign("SYNC", 1)
+    for _ in range(50):
+        world.run_job("read", "b")
+        world.run_job("read", "a")
+        if asked(world, ReadFragment, "b"):
+            break
+    assert len(asked(world, ReadFragment, "b")) == 5
+    world.automatic = True
+    world.settle()
+    assert equal(world)
+
+
+@pytest.mark.parametrize("lie", ["endless", "short", "wrong bytes"])
+def test_a_member_that_talks_nonsense_stops_nobody_for_ever(
+    lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_of({1}, set())
+    role = world.servers["a"].role
+    if lie == "endless":
+        from fabric.wire.messages import BucketEntries
+
+        def endless(message: ListBucket, sender: object, now: float) -> list[object]:
+            from fabric.node.effects import Reply
+
+            return [Reply(sender, BucketEntries(GROUP, message.bucket, [], True))]  # type: ignore[arg-type]
+
+        role._requests[ListBucket] = endless  # type: ignore[assignment]
+    else:
+        data = b"x" * (99 if lie == "short" else 100)
+
+        def lying(message: ReadFragment, sender: object, now: float) -> list[object]:
+            from fabric.node.effects import Reply
+
+            return [Reply(sender, FragmentData(1, 0, checksum_of(data)), data)]  # type: ignore[arg-type]
+
+        role._requests[ReadFragment] = lying  # type: ignore[assignment]
+    world.assign("SYNC", 1)
+    world.advance(3)
+    assert live(world, "b") == set()
+    assert world.beat("b").synced_digest == b""
+    world.assign("RW", 2)
+    payload = payload_of(9)
+    request = world.ask(StoreFragment(1000, GROUP, 2, 9, checksum_of(payload)), payload, "b")
+    assert world.outcome(request) == "stored"
+
+
+# --- repair --------------------------------------------------------------------------------------
+
+
+def test_a_damaged_copy_that_a_reader_meets_is_replaced() -> None:
+    world = world_of({1, 2}, {1, 2}, {1, 2})
+    world.assign("RW", 1)
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    answer = world.answer(ReadFragment(1000, GROUP, 1, 0, 100))
+    assert isinstance(answer, Failed)
+    assert answer.code == "BAD_CHECKSUM"
+    assert isinstance(world.answer(ReadFragment(1000, GROUP, 1, 0, 100)), FragmentData)
+    assert world.servers["a"].bench.engine.status().quarantined == 0
+
+
+def test_a_repair_turns_to_another_member_when_one_cannot_help() -> None:
+    for helpless in ("b", "c"):
+        world = world_of({1}, {1}, {1})
+        world.assign("RW", 1)
+        world.cut.add(helpless)
+        world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+        world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
+        assert world.servers["a"].bench.content(1) == payload_of(1)
+
+
+def test_a_repair_that_fails_can_be_tried_again() -> None:
+    world = world_of({1}, {1})
+    world.assign("RW", 1)
+    world.cut.add("b")
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
+    world.cut.clear()
+    world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
+    assert world.servers["a"].bench.content(1) == payload_of(1)
+
+
+def test_many_readers_of_one_damaged_copy_start_one_repair() -> None:
+    world = world_of({1}, {1})
+    world.assign("RW", 1)
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    world.automatic = False
+    for _ in range(10):
+        world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
+    world.run_reads("a")
+    assert len(asked(world, ReadFragment, "a")) == 1
+
+
+# --- anything at all -----------------------------------------------------------------------------
+
+
+def test_whatever_the_servers_held_they_end_equal_and_nothing_dead_comes_back() -> None:
+    for seed in range(8):
+        rng = random.Random(seed)
+        world = World(*NAMES)
+        dead: set[int] = set()
+        union: set[int] = set()
+        for name in NAMES:
+            bench = world.servers[name].bench
+            for fid in rng.sample(range(1, 300), rng.randint(0, 120)):
+                assert bench.codes(item(fid)) == [""]
+                union.add(fid)
+            for fid in rng.sample(range(1, 300), rng.randint(0, 20)):
+                bench.write(delete(fid))
+                dead.add(fid)
+        world.assign("SYNC", 1)
+        world.advance(6)
+        assert equal(world), seed
+        assert live(world, "a") == union - dead, seed
