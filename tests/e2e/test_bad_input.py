@@ -173,7 +173,7 @@ def test_http_garbage(untouched: FabricUp, request_bytes: bytes, statuses: set[i
         ("GET", "/v2/a/blobs/sha256:" + "a" * 64, None, 404, "BLOB_UNKNOWN"),
         ("GET", "/v2/a/manifests/none", None, 404, "MANIFEST_UNKNOWN"),
         ("PATCH", "/v2/a/blobs/uploads/" + "0" * 32, b"x", 404, "BLOB_UPLOAD_UNKNOWN"),
-        ("GET", "/v2/a/blobs/uploads/../../x", None, 404, None),
+        ("GET", "/v2/a/blobs/uploads/../../x", None, 400, "NAME_INVALID"),
         ("PUT", "/v2/a/manifests/v1", b"{", 400, "MANIFEST_INVALID"),
     ],
 )
