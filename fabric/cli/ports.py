@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections.abc import Container
+from pathlib import Path
 from urllib.parse import urlsplit
 
 PORT_MAX = 65_535
+PORT_CHOSEN_MIN = 10_000
+"""Below are the ports of well-known services."""
 
 _LOOPBACK = {
     "tcp://0.0.0.0": "tcp://127.0.0.1",
@@ -50,8 +54,10 @@ def choose_port(endpoint: str, in_a_row: int = 1) -> str:
     """``endpoint`` itself; for port 0 the first of so many free ports in a row.  Raises NoFreePort."""
     if not endpoint.endswith(":0"):
         return endpoint
+    host = endpoint.removesuffix(":0")
+    first, behind = _ports_nobody_is_given()
     for _ in range(100):
-        candidate = _any_free(endpoint)
+        candidate = f"{host}:{random.randrange(first, behind)}"
         if all(_may_listen(next_port(candidate, step)) for step in range(in_a_row)):
             return candidate
     raise NoFreePort(f"no free port for {endpoint}")
@@ -77,9 +83,19 @@ def _may_listen(endpoint: str, taken: Container[str] = ()) -> bool:
     return in_range and endpoint not in taken and is_free(endpoint)
 
 
-def _any_free(endpoint: str) -> str:
-    with _bind(endpoint) as probe:
-        return f"{endpoint.removesuffix(':0')}:{probe.getsockname()[1]}"
+def _ports_nobody_is_given() -> tuple[int, int]:
+    """First port, and the one behind the last, that the system does not give to outgoing connections.
+
+    A port of those could be taken by a connection between the choice and the start of its server, or
+    while the server is restarted.
+    """
+    try:
+        lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest_given = 32_768
+    return (
+        (PORT_CHOSEN_MIN, lowest_given) if lowest_given > 2 * PORT_CHOSEN_MIN else (PORT_CHOSEN_MIN, PORT_MAX)
+    )
 
 
 def _bind(endpoint: str) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -102,6 +101,13 @@ class FabricUp:
         """All roles that run now."""
         return {role["name"]: role["pid"] for role in self.run_json["roles"] if role["pid"]}
 
+    def last_pids(self) -> list[int]:
+        """What was last known to run; none when it has stopped."""
+        try:
+            return list(self.pids().values())
+        except FileNotFoundError:
+            return []
+
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to one role; returns the pid that got it."""
         pid = self.pid(name)
@@ -183,11 +189,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., FabricUp]]:
         return running[-1]
 
     yield start
+    pids = [pid for fabric in running for pid in fabric.last_pids()]
     for fabric in running:
         fabric.close()
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            pids = fabric.pids()
-            wait_until(lambda pids=pids: not any(map(is_alive, pids.values())), "children to end")  # type: ignore[misc]
+    wait_until(lambda: not any(map(is_alive, pids)), "the children to end")
 
 
 @pytest.fixture

@@ -168,6 +168,14 @@ def test_a_port_is_free_again_when_its_listener_is_gone() -> None:
     assert is_free(endpoint)
 
 
+def test_a_chosen_port_is_none_that_outgoing_connections_are_given() -> None:
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    behind = lowest_given if lowest_given > 20_000 else 65_536
+    for _ in range(50):
+        port = int(choose_port("tcp://127.0.0.1:0", in_a_row=2).rpartition(":")[2])
+        assert 10_000 <= port < behind
+
+
 def test_taken_ports_are_skipped(taken: str) -> None:
     reserved = next_port(taken)
     first, second = free_ports_from(taken, 2, {reserved})
