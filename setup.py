@@ -13,13 +13,14 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 12):
     )
 
 HERE = Path(__file__).parent
+README = HERE / "README.md"
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "fabric/__init__.py").read_text()).group(1)
 
 setup(
     name="speedy-fabric",
     version=VERSION,
-    description="Replicated storage for container images: an OCI registry that keeps every byte on several disks",
-    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    description="An OCI registry over replicated storage: every byte is kept on several disks",
+    long_description=README.read_text() if README.exists() else "",
     long_description_content_type="text/markdown",
     packages=find_packages(include=["fabric", "fabric.*"]),
     package_data={"fabric": ["py.typed"]},

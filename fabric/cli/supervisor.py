@@ -170,7 +170,9 @@ class Supervisor:
             excerpt = tail(self.log_of(child.name), LOG_TAIL_LINES)
             text = "\n    ".join([f"{text}, after saying", *excerpt])
         if not give_up:
-            self._report(f"{text}\n{child.name} is started again" if "\n" in text else f"{text}; started again")
+            self._report(
+                f"{text}\n{child.name} is started again" if "\n" in text else f"{text}; started again"
+            )
         elif not self.given_up.done():
             self.given_up.set_result(text)
 
