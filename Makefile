@@ -26,7 +26,7 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest tests/test_layers.py tests/unit tests/contract tests/regressions -m "not slow and not e2e"
+	.venv/bin/python -m pytest tests/test_layers.py tests/test_documents.py tests/unit tests/contract tests/regressions -m "not slow and not e2e"
 
 bench:
 	@scripts/environment test
