@@ -37,6 +37,7 @@ class Peer:
         self.unanswered: set[int] = set()
         self._queue: deque[tuple[int, bytes, Any]] = deque()
         self._queued_bytes = 0
+        self.on_monitor()  # a descriptor signals only after its socket was once found empty
         try:
             self.socket.connect(endpoint)
         except zmq.ZMQError as error:
