@@ -159,8 +159,6 @@ class Client:
             return
         for request_id in self._peer.on_monitor():
             self._end(request_id, Unavailable(f"the connection to the proxy {self._endpoint} broke"))
-        if self._peer.waiting:
-            self._flush_later()
         self._read_if_ready()
 
     def _flush_later(self) -> None:

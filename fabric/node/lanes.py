@@ -39,6 +39,8 @@ class Lanes:
         self._queues: dict[str, queue.SimpleQueue[object]] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._closing = threading.RLock()
+        """Held around uses of ``wake_fd``; reentrant, since a signal handler may wake us while we close."""
         for name, lane in lanes.items():
             jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
             self._queues[name] = jobs
@@ -55,8 +57,9 @@ class Lanes:
 
     def wake(self) -> None:
         """Make the loop look; may be called from any thread or signal handler, after ``close`` too."""
-        if not self._closed:
-            os.eventfd_write(self.wake_fd, 1)
+        with self._closing:
+            if not self._closed:
+                os.eventfd_write(self.wake_fd, 1)
 
     def results(self) -> list[object]:
         """What has finished since the last call."""
@@ -73,8 +76,8 @@ class Lanes:
             self._queues[thread.name.rpartition("-")[0]].put(None)
         for thread in self._threads:
             thread.join(timeout_s)
-        self._closed = True
-        if not any(thread.is_alive() for thread in self._threads):
+        with self._closing:
+            self._closed = True
             os.close(self.wake_fd)
 
     def _work(self, name: str, run: Callable[[object], object], jobs: queue.SimpleQueue[object]) -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ def cuttings(draw):
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=20)))
     kinds = st.sampled_from([bytes, bytearray, memoryview])
     edges = [0, *cuts, len(data)]
-    pieces = [draw(kinds)(data[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [draw(kinds)(data[start:end]) for start, end in itertools.pairwise(edges)]
     return data, pieces
 
 
