@@ -2,7 +2,7 @@
 
 One DEALER, one reader, answers matched by request id.  The ZeroMQ descriptor is watched by the event
 loop itself; it signals edges, so after every send and every wake-up the socket is read until it is
-empty.  (``zmq.asyncio`` does the same for any use, at several times the cost.)
+empty.  (``zmq.asyncio`` does the same for any use, at about twice the cost.)
 
 ``request`` repeats what may be repeated, with pauses that grow, until its patience ends.  Everything
 sent through it is idempotent: reads, commits with an operation id, and stores, whose only trace when
