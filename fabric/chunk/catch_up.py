@@ -6,10 +6,10 @@ It goes round by round.  A round visits every member, one after the other::
         -> what is missing here   -> pulled, a window of bytes at a time
         -> what is dead here      -> the member is told: it has missed a deletion
 
-A round in which something changed here (something was pulled, above all) is followed by another at once,
-one that could not finish by another after a pause.  Any other found nothing missing, and ends with
-``synced``: the digest over all that is here.  Every member does the same, so each comes to hold what any
-of them holds, and all digests are equal.  Rounds go on at a slow pace; a change here takes ``synced`` back.
+A round that could not finish is followed by another after a pause.  One that did leaves nothing missing,
+and ends with ``synced``: the digest over all that is here then.  Every member does the same, so each comes
+to hold what any of them holds, and all digests are equal; until they are, the master does not move.  Rounds
+go on at a slow pace; a change here takes ``synced`` back and begins one at once.
 
 That what is dead here is dead everywhere needs no asking: a tombstone is only made for a fragment that
 was aborted before it could be committed, or that the master has let go.
@@ -69,9 +69,7 @@ class CatchUp:
         # Of the round:
         self._to_visit: list[str] = []
         self._peer = ""
-        self._own_mutations: int | None = None
         self._failed = False
-        self._changed = False
         # Of the visit:
         self._own: list[bytes] = []
         self._buckets: deque[int] = deque()
@@ -108,9 +106,7 @@ class CatchUp:
         self._in_round = True
         self._to_visit = list(self._peers)
         self._rng.shuffle(self._to_visit)
-        self._own_mutations = None
         self._failed = False
-        self._changed = False
         self.conflicts = 0
         return self._visit_next()
 
@@ -119,9 +115,6 @@ class CatchUp:
         return [Run(LANE, DigestJob(self._unless_stopped(self._on_own_digests)))]
 
     def _on_own_digests(self, done: DigestsDone, now: float) -> list[Effect]:
-        if self._own_mutations not in (None, done.mutations):
-            self._changed = True
-        self._own_mutations = done.mutations
         if not self._to_visit:
             return self._end_round(done, now)
         self._own = done.digests
@@ -133,8 +126,6 @@ class CatchUp:
         self.synced = b""
         if self._failed:
             self._again_at = now + RETRY_S
-        elif self._changed:
-            return self._begin_round()
         else:
             self.synced, self._mutations = done.overall, done.mutations
             self._again_at = now + PAUSE_S

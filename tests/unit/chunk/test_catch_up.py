@@ -9,9 +9,11 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.index import bucket_of
 from fabric.chunk.record import SUPERBLOCK_BYTES
+from fabric.node.effects import Reply
 from fabric.settings import MIB
 from fabric.wire.messages import (
     AbortFragment,
+    BucketEntries,
     Failed,
     FragmentData,
     ListBucket,
@@ -133,12 +135,21 @@ def test_it_compares_only_after_the_ordered_deletes_are_durable() -> None:
     assert asked(world, ListBuckets, "a") != []
 
 
+def test_deletes_of_an_earlier_assignment_keep_nobody_from_comparing() -> None:
+    world = world_of({1, 2, 3}, {1, 2, 3})
+    world.assign("WAIT", 1, deletes={"a": [1], "b": [1]})
+    world.assign("SYNC", 2, deletes={"a": [2], "b": [2]})
+    assert equal(world)
+    assert live(world, "a") == {3}
+
+
 def test_it_compares_only_when_no_write_is_under_way() -> None:
     world = world_of(set(), set())
     world.assign("RW", 1)
     world.automatic = False
     world.store(1)
     world.assign("SYNC", 2)
+    world.run_reads("a")
     assert asked(world, ListBuckets, "a") == []
     world.automatic = True
     world.settle()
@@ -249,11 +260,8 @@ def test_a_member_that_talks_nonsense_stops_nobody_for_ever(
     world = world_of({1}, set())
     role = world.servers["a"].role
     if lie == "endless":
-        from fabric.wire.messages import BucketEntries
 
         def endless(message: ListBucket, sender: object, now: float) -> list[object]:
-            from fabric.node.effects import Reply
-
             return [Reply(sender, BucketEntries(GROUP, message.bucket, [], True))]  # type: ignore[arg-type]
 
         role._requests[ListBucket] = endless  # type: ignore[assignment]
@@ -261,8 +269,6 @@ def test_a_member_that_talks_nonsense_stops_nobody_for_ever(
         data = b"x" * (99 if lie == "short" else 100)
 
         def lying(message: ReadFragment, sender: object, now: float) -> list[object]:
-            from fabric.node.effects import Reply
-
             return [Reply(sender, FragmentData(1, 0, checksum_of(data)), data)]  # type: ignore[arg-type]
 
         role._requests[ReadFragment] = lying  # type: ignore[assignment]
@@ -298,6 +304,33 @@ def test_a_repair_turns_to_another_member_when_one_cannot_help() -> None:
         world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
         world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
         assert world.servers["a"].bench.content(1) == payload_of(1)
+
+
+@pytest.mark.parametrize("lie", [b"y" * 100, b"y" * 99, b""])
+@pytest.mark.parametrize("liar", ["b", "c"])
+def test_a_repair_turns_to_another_member_when_one_sends_other_bytes(liar: str, lie: bytes) -> None:
+    world = world_of({1}, {1}, {1})
+    world.assign("RW", 1)
+    world.servers[liar].role._requests[ReadFragment] = lambda m, sender, now: [
+        Reply(sender, FragmentData(1, 0, checksum_of(lie)), lie)
+    ]
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + 80)
+    world.ask(ReadFragment(1000, GROUP, 1, 0, 100))
+    assert world.servers["a"].bench.content(1) == payload_of(1)
+
+
+def test_a_payload_of_another_length_is_not_even_tried() -> None:
+    world = world_of({1}, set())
+    world.servers["a"].role._requests[ReadFragment] = lambda m, sender, now: [
+        Reply(sender, FragmentData(1, 0, 0), b"short")
+    ]
+    world.automatic = False
+    world.assign("SYNC", 1)
+    for _ in range(50):
+        world.run_job("read", "a")
+        world.run_job("read", "b")
+        assert not world.servers["b"].lanes["write"]
+    assert asked(world, ReadFragment, "b") != []
 
 
 def test_a_repair_that_fails_can_be_tried_again() -> None:
