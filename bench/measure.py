@@ -1,7 +1,7 @@
 """The course of a benchmark: which measurement when.
 
-Figure and limits take turns: each run of a figure has the limits of its case measured right before it,
-so that a disturbance of the machine strikes both, and a ratio stays worth something.
+Figure and limits take turns: each run of a figure has the limits of its case measured right before or
+after it, so that a disturbance of the machine strikes both, and a ratio stays worth something.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ class Bench:
         runs: list[Run] = []
         limit_runs: dict[str, list[Run]] = {name: [] for name in limits}
         for index in range(self._effort.runs):
-            for name, limit in limits.items():
-                self._watcher.step(f"{case.name}: {name} limit")
-                limit_runs[name].append(run_of(limit()))
-            self._watcher.step(case.name)
-            meter = Meter(self.cluster.pids(), self._clients.pids)
-            sample = once(index)
-            runs.append(run_of(sample, meter.read()))
+            # A disk that slows down when it is written to for long must not always favour the first.
+            limits_first = index % 2 == 0
+            if limits_first:
+                self._run_limits(case, limits, limit_runs)
+            runs.append(self._run_figure(case, once, index))
+            if not limits_first:
+                self._run_limits(case, limits, limit_runs)
         if case.front == "http":
             http.verify(self.cluster.registry, self._blob(case.object_bytes), self._scratch)
         figure = figure_of(case, runs, limit_runs)
@@ -152,6 +152,17 @@ class Bench:
             RoleMemory(name, self._memory_before.get(name, nothing).now_bytes, use.peak_bytes, use.now_bytes)
             for name, use in self.cluster.memory().items()
         ]
+
+    def _run_figure(self, case: Case, once: Callable[[int], Sample], index: int) -> Run:
+        self._watcher.step(case.name)
+        meter = Meter(self.cluster.pids(), self._clients.pids)
+        sample = once(index)
+        return run_of(sample, meter.read())
+
+    def _run_limits(self, case: Case, limits: dict[str, Measurement], runs: dict[str, list[Run]]) -> None:
+        for name, limit in limits.items():
+            self._watcher.step(f"{case.name}: {name} limit")
+            runs[name].append(run_of(limit()))
 
     # --- figures ----------------------------------------------------------------------------------
 

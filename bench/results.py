@@ -19,7 +19,8 @@ DEFINITIONS = {
     "figure": "operations that succeeded over elapsed time, in a closed loop of `concurrency` workers;"
     " medians over the runs; MB are millions of bytes of the object, counted once, not per copy",
     "disk": "appends of the same bytes to one preallocated file per copy, one thread each, all at once;"
-    " `concurrency` objects, then one fdatasync; an object counts when all copies are durable",
+    " `concurrency` objects, then one fdatasync; an object counts when all copies are durable;"
+    " measured right before or after each run, so a ratio above 1 says how unsteady the disk is",
     "wire": "one ZeroMQ hop between two processes with the same frames and as many requests in flight;"
     " a put through the fabric takes 2 + copies hops, a get 2, and the catalog's besides",
     "http": "curl against a bare aiohttp handler that throws the body away, or sends zeros",
