@@ -18,6 +18,7 @@ import zmq
 
 from fabric.errors import BadMessage, FabricError, Unavailable
 from fabric.node import frames
+from fabric.node.allocator import keep_fragments_mapped
 from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender
 from fabric.node.lanes import Crashed, Lane, Lanes
 from fabric.node.peer import Peer
@@ -70,6 +71,7 @@ class ZmqLoop:
 
         Raises BindFailed.
         """
+        keep_fragments_mapped()
         self._role = role
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = make_socket(self._context, zmq.ROUTER)
