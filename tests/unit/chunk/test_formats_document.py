@@ -1,0 +1,113 @@
+"""``docs/formats.md`` is enough to read a store: this reader is written from it and uses none of our code."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import plyvel
+import xxhash
+
+from fabric.chunk.engine import Engine
+from fabric.chunk.jobs import DigestJob, DigestsDone, WriteBatch
+from fabric.chunk.leveldb_index import LevelDbHome
+from fabric.node.os_disk import OsDisk
+from fabric.settings import Settings
+from tests.unit.chunk.engine_bench import UUID, delete, item, payload_of
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+
+
+def read_store(directory: Path) -> tuple[dict[int, bytes], set[int]]:
+    """fid -> payload of the live fragments, and the dead fids."""
+    live: dict[int, bytes] = {}
+    dead: set[int] = set()
+    for path in sorted((directory / "fragments").glob("*.data")):
+        data = path.read_bytes()
+        assert data[:8] == b"FABRICDF" and data[:2048] == data[2048:4096]
+        version, number = struct.unpack_from("<II", data, 8)
+        salt, _, check = struct.unpack_from("<QQQ", data, 32)
+        assert (version, number, data[16:32]) == (1, int(path.stem), UUID)
+        assert check == xxhash.xxh3_64_intdigest(data[:48])
+        at = 4096
+        while data[at : at + 4] == b"FRec":
+            assert struct.unpack_from("<Q", data, at + 64)[0] == xxhash.xxh3_64_intdigest(
+                data[at : at + 64], salt
+            )
+            flags = data[at + 5]
+            fid, offset, checksum, epoch, _, batch = struct.unpack_from("<QQQQQQ", data, at + 8)
+            group, length = struct.unpack_from("<II", data, at + 56)
+            assert offset == at >= batch and (group, epoch) == (1, 7)
+            payload = b"" if flags & 1 else data[at + 72 : at + 72 + length]
+            if flags & 1:
+                dead.add(fid)
+            else:
+                assert xxhash.xxh3_64_intdigest(payload) == checksum
+                live[fid] = payload
+            at += (72 + len(payload) + 7) // 8 * 8
+        assert not any(data[at:])
+    return {fid: payload for fid, payload in live.items() if fid not in dead}, dead
+
+
+def read_index(directory: Path) -> dict[int, tuple[int, int, int, int, int]]:
+    """fid -> (file, offset, length, checksum, flags)."""
+    rows = {}
+    store = plyvel.DB(str(directory / "index"))
+    for key, value in store:
+        assert struct.unpack("<Q", value[-8:])[0] == xxhash.xxh3_64_intdigest(key + value[:-8])
+        if key == b"w":
+            assert len(value) == 20
+            continue
+        fid = int.from_bytes(key[2:], "big")
+        assert key == b"f" + bytes([(fid * 0x9E3779B97F4A7C15 % 2**64) >> 56]) + fid.to_bytes(8, "big")
+        offset, checksum, file, length, flags = struct.unpack("<QQIII", value[:-8])
+        rows[fid] = (file, offset, length, checksum, flags)
+    store.close()
+    return rows
+
+
+def test_a_reader_made_from_the_document_finds_everything(tmp_path: Path) -> None:
+    disk = OsDisk(tmp_path / "fragments")
+    settings = Settings(data_file_bytes_max=50_000, reserve_bytes=0)
+    home = LevelDbHome(tmp_path / "index")
+    engine = Engine(
+        disk, home, uuid=UUID, settings=settings, rng=random.Random(1), wall_ms=lambda: 1_700_000_000_000
+    )
+    for first in range(1, 61, 6):
+        engine.run(WriteBatch([item(fid, length=fid * 50) for fid in range(first, first + 6)]))
+        engine.run(WriteBatch([delete(first), delete(first + 1000)]))
+    digests = engine.run(DigestJob(None))
+    engine.close()
+    disk.close()
+
+    live, dead = read_store(tmp_path)
+    rows = read_index(tmp_path)
+
+    assert dead == {fid + more for fid in range(1, 61, 6) for more in (0, 1000)}
+    assert live == {fid: payload_of(fid, fid * 50) for fid in range(1, 61) if fid not in dead}
+    assert rows.keys() == live.keys() | dead
+    assert {fid for fid, row in rows.items() if row[4] & 1} == dead
+    buckets = [0] * 256
+    for fid, payload in live.items():
+        checksum = xxhash.xxh3_64_intdigest(payload)
+        assert rows[fid][2:4] == (len(payload), checksum)
+        one = xxhash.xxh3_128_intdigest(struct.pack("<QQQ", fid, len(payload), checksum))
+        buckets[(fid * 0x9E3779B97F4A7C15 % 2**64) >> 56] ^= one
+    assert isinstance(digests, DigestsDone)
+    assert digests.digests == [digest.to_bytes(16, "big") for digest in buckets]
+    overall = xxhash.xxh3_128_intdigest(b"".join(digests.digests)).to_bytes(16, "big")
+    assert digests.overall == overall
+
+
+def test_the_document_tells_the_sizes_that_the_code_has() -> None:
+    from fabric.chunk.data_file import ALLOCATE_BYTES
+    from fabric.chunk.jobs import BATCH_BYTES_MAX
+    from fabric.chunk.recovery import LOOKAHEAD_BYTES
+
+    text = " ".join(DOCUMENT.split())
+    assert f"in steps of {ALLOCATE_BYTES >> 20} MiB" in text
+    assert (
+        f"goes {LOOKAHEAD_BYTES >> 20} MiB beyond the damage; a write is at most {BATCH_BYTES_MAX >> 20} MiB"
+        in text
+    )
