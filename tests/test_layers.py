@@ -37,7 +37,7 @@ SHELLS = {
     # One thread, its sockets, its clock, its lanes.
     "fabric.node.zmq_loop",
     "fabric.node.lanes",
-    "fabric.node.allocator",
+    "fabric.node.process",
     "fabric.node.signals",
     "fabric.node.peer",
     "fabric.node.frames",

@@ -36,9 +36,9 @@ def command(http: str, proxy: str, config: Path | None) -> None:
     """
     import uvloop
 
-    from fabric.node.allocator import keep_fragments_mapped
+    from fabric.node.process import set_up_process
 
-    keep_fragments_mapped()
+    set_up_process()
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,6 +9,7 @@ back as ``Failed(UNAVAILABLE)``, a reply that a slow peer does not take waits in
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,10 @@ import zmq
 
 from fabric.errors import BadMessage, FabricError, Unavailable
 from fabric.node import frames
-from fabric.node.allocator import keep_fragments_mapped
 from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender
 from fabric.node.lanes import Crashed, Lane, Lanes
 from fabric.node.peer import Peer
+from fabric.node.process import set_up_process
 from fabric.node.role import Role
 from fabric.node.signals import drain, ending_on_signals
 from fabric.node.sockets import descriptor, make_socket
@@ -71,7 +72,7 @@ class ZmqLoop:
 
         Raises BindFailed.
         """
-        keep_fragments_mapped()
+        set_up_process()
         self._role = role
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = make_socket(self._context, zmq.ROUTER)
@@ -138,7 +139,7 @@ class ZmqLoop:
         deadline = self._role.next_deadline()
         if deadline is None:
             return -1
-        return max(0, int((deadline - time.monotonic()) * 1000) + 1)
+        return max(0, math.ceil((deadline - time.monotonic()) * 1000))
 
     # --- in ---------------------------------------------------------------------------------------
 
