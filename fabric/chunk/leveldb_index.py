@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import plyvel
@@ -36,7 +37,7 @@ from fabric.chunk.index import (
     encode_value,
     encode_watermark,
 )
-from fabric.errors import DiskFailed, NoSpace
+from fabric.errors import DiskFailed, FabricError, NoSpace
 
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 CACHE_BYTES = 32 * 1024 * 1024
@@ -46,21 +47,34 @@ _REFUSED = ("lock", "Permission denied", "Too many open files", "No space left")
 """What the system says when the store itself may be sound."""
 
 
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except plyvel.IOError as error:
-        text = f"index {path}: {error}"
+class _translated:
+    """Turn what LevelDB and the system raise into the fabric's errors.
+
+    Written out, as it stands around every access: ``contextlib`` makes one several times as expensive.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, plyvel.Error | OSError) and not isinstance(error, FabricError):
+            raise _meaning(self._path, error) from error
+
+
+def _meaning(path: Path, error: BaseException) -> FabricError:
+    text = f"index {path}: {error}"
+    if isinstance(error, plyvel.IOError):
         if "No space left" in text:
-            raise NoSpace(text) from error
-        if any(sign in text for sign in _REFUSED):
-            raise DiskFailed(text) from error
-        raise IndexLost(text) from error
-    except plyvel.Error as error:
-        raise IndexLost(f"index {path}: {error}") from error
-    except OSError as error:
-        raise DiskFailed(f"index {path}: {error.strerror}") from error
+            return NoSpace(text)
+        return DiskFailed(text) if any(sign in text for sign in _REFUSED) else IndexLost(text)
+    return IndexLost(text) if isinstance(error, plyvel.Error) else DiskFailed(text)
 
 
 class LevelDbIndex:
