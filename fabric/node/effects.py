@@ -32,6 +32,8 @@ class Sender(msgspec.Struct, frozen=True):
 
     route: bytes | str
     request_id: int
+    correlation: bytes = b""
+    """What a REQ socket with ``ZMQ_REQ_CORRELATE`` put before the delimiter; goes back with the reply."""
 
 
 WORKER = Sender("worker", 0)

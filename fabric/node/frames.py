@@ -16,6 +16,8 @@ from fabric.wire import codec
 from fabric.wire.messages import Message
 
 COPY_BELOW_BYTES = 64 * 1024
+CORRELATION_BYTES_MAX = 16
+"""libzmq sends 4."""
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -35,6 +37,13 @@ def receive_frames(socket: zmq.Socket[bytes], frames_max: int) -> list[zmq.Frame
         if len(frames) <= frames_max:
             frames.append(frame)
     return frames
+
+
+def take_correlation(frames: list[zmq.Frame]) -> bytes:
+    """Remove the frame that a correlating REQ socket puts before the delimiter; empty when there is none."""
+    if len(frames) < 3 or not 0 < len(frames[0]) <= CORRELATION_BYTES_MAX or len(frames[1]) != 0:
+        return b""
+    return frames.pop(0).bytes
 
 
 def parse(frames: list[zmq.Frame]) -> tuple[int, Message, Any]:
@@ -58,8 +67,10 @@ def parse(frames: list[zmq.Frame]) -> tuple[int, Message, Any]:
     return request_id, message, payload if len(payload) >= COPY_BELOW_BYTES else payload.bytes
 
 
-def send_frames(socket: zmq.Socket[bytes], route: bytes | None, header: bytes, payload: Any) -> None:
-    """Send ``[route] [empty] [header] [payload]`` at once.
+def send_frames(
+    socket: zmq.Socket[bytes], route: bytes | None, header: bytes, payload: Any, correlation: bytes = b""
+) -> None:
+    """Send ``[route] [correlation] [empty] [header] [payload]`` at once, what is empty or None left out.
 
     Raises zmq.Again when the queue to the peer is full, zmq.ZMQError (EHOSTUNREACH) when a ROUTER's
     peer is gone; then nothing was sent.
@@ -67,6 +78,8 @@ def send_frames(socket: zmq.Socket[bytes], route: bytes | None, header: bytes, p
     send: Any = socket.send
     if route is not None:
         send(route, _MORE)
+        if correlation:
+            send(correlation, _MORE)
     send(b"", _MORE)
     if payload is None:
         send(header, _NOBLOCK)

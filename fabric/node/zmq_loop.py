@@ -91,7 +91,7 @@ class ZmqLoop:
         self._blocked: set[str] = set()
         self._unsent: deque[Sender] = deque()
         """Requests that could not be sent or lost their connection; the role hears of them next."""
-        self._held: dict[bytes, deque[tuple[bytes, Any]]] = {}
+        self._held: dict[bytes, deque[tuple[bytes, bytes, Any]]] = {}
         self._held_bytes = 0
         self._status: int | None = None
         self._watch(self._router, self._on_router)
@@ -157,18 +157,19 @@ class ZmqLoop:
             if self._status is not None:
                 return
             try:
-                parts = frames.receive_frames(router, FRAMES_MAX + 1)
+                parts = frames.receive_frames(router, FRAMES_MAX + 2)
             except zmq.Again:
                 return
             route = parts.pop(0).bytes
+            correlation = frames.take_correlation(parts)
             try:
                 request_id, message, payload = frames.parse(parts)
             except BadMessage as error:
                 log.warning("refused a message: %s", error.message)
                 header = codec.encode(error.request_id, codec.failed(error))
-                self._reply(Sender(route, error.request_id), header, None)
+                self._reply(Sender(route, error.request_id, correlation), header, None)
                 continue
-            self._receive(message, Sender(route, request_id), payload)
+            self._receive(message, Sender(route, request_id, correlation), payload)
 
     def _on_answers(
         self, socket: zmq.Socket[bytes], what: str, take: Callable[[int, Message, Any], None]
@@ -251,13 +252,13 @@ class ZmqLoop:
 
     def _reply(self, to: Sender, header: bytes, payload: Any) -> None:
         assert isinstance(to.route, bytes)
-        if to.route in self._held or not self._try_reply(to.route, header, payload):
-            self._hold(to.route, header, payload)
+        if to.route in self._held or not self._try_reply(to.route, to.correlation, header, payload):
+            self._hold(to.route, to.correlation, header, payload)
 
-    def _try_reply(self, route: bytes, header: bytes, payload: Any) -> bool:
+    def _try_reply(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> bool:
         """False when the peer's queue is full.  A reply to a peer that is gone is done with."""
         try:
-            frames.send_frames(self._router, route, header, payload)
+            frames.send_frames(self._router, route, header, payload, correlation)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -265,12 +266,12 @@ class ZmqLoop:
                 raise
         return True
 
-    def _hold(self, route: bytes, header: bytes, payload: Any) -> None:
+    def _hold(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> None:
         size = len(header) + (len(payload) if payload is not None else 0)
         if self._held_bytes + size > REPLIES_HELD_BYTES_MAX:
             log.warning("a peer does not take its replies; one was dropped")
             return
-        self._held.setdefault(route, deque()).append((header, payload))
+        self._held.setdefault(route, deque()).append((correlation, header, payload))
         self._held_bytes += size
 
     def _retry_replies(self) -> None:
@@ -278,7 +279,7 @@ class ZmqLoop:
         for route in list(self._held):
             queue = self._held[route]
             while queue and self._try_reply(route, *queue[0]):
-                header, payload = queue.popleft()
+                _, header, payload = queue.popleft()
                 self._held_bytes -= len(header) + (len(payload) if payload is not None else 0)
             if not queue:
                 del self._held[route]

@@ -64,6 +64,19 @@ def test_a_dealer_and_a_req_peer_are_answered_alike(kind):
             assert codec.decode(answer) == (request_id, Pong("echo", "e", "1"))
 
 
+def test_a_correlating_req_peer_gets_over_a_request_that_it_gave_up():
+    with running() as it, RawPeer(it.endpoint, zmq.REQ) as peer:
+        peer.socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        peer.socket.setsockopt(zmq.REQ_RELAXED, 1)
+        peer.socket.send(codec.encode(1, Ping(1000)))
+        peer.socket.send(codec.encode(2, Ping(1000)))
+        *_, answer = peer.socket.recv_multipart()
+        assert codec.decode(answer) == (2, Pong("echo", "e", "1"))
+        peer.socket.send_multipart([b"\x01 not a message"])
+        *_, refusal = peer.socket.recv_multipart()
+        assert isinstance(codec.decode(refusal)[1], Failed)
+
+
 @pytest.mark.parametrize("size", [0, 1, 64 * KIB - 1, 64 * KIB, FRAGMENT_BYTES_MAX])
 def test_a_payload_comes_back_as_it_was(size):
     data = random.Random(size).randbytes(size)
