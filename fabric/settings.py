@@ -6,7 +6,7 @@ and a TOML file, so a value is written down once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -36,6 +36,12 @@ OPERATIONS_MAX = 256
 
 LIST_LIMIT_MAX = 1000
 """Names in one page of a listing."""
+
+DATA_FILE_BYTES_MAX = 2 * GIB
+"""The largest data file."""
+
+UPKEEP_RECORD_BYTES = 16 * KIB
+"""What scrub and compaction charge a record with, on top of its bytes: small ones cost processor time."""
 
 BUCKETS = 256
 """A group's fragments are compared by digests over this many buckets of fids."""
@@ -83,12 +89,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of fragments that one client process keeps in flight, over all of its streams."""
 
     # chunk engine
-    data_file_bytes_max: int = 1 * GIB
+    data_file_bytes_max: Annotated[int, msgspec.Meta(ge=64 * KIB, le=DATA_FILE_BYTES_MAX)] = 1 * GIB
+    """Size at which a data file is sealed and the next begun; at most ``DATA_FILE_BYTES_MAX``."""
     reserve_bytes: int = 512 * MIB
     """A chunk server goes read-only when its disk has less room than this."""
     checkpoint_bytes: int = 64 * MIB
     """The durable watermark moves at least once in this many bytes."""
     read_threads: int = 2
+    scrub_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 8 * MIB
+    """At which the scrub reads."""
+    scrub_interval_s: float = 7 * 24 * 3600.0
+    """From the start of one scrub to the start of the next."""
+    compaction_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 32 * MIB
+    """At which compaction reads and writes; each record counts as ``UPKEEP_RECORD_BYTES`` more."""
+    compaction_garbage_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
+    """A data file with this share of garbage is compacted."""
+    tombstone_keep_s: float = 3600.0
+    """A tombstone stays at least so long, for stores of its fid that are still under way."""
 
     # registry
     upload_expiry_s: float = 24 * 3600.0

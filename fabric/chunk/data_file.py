@@ -14,9 +14,12 @@ from collections.abc import Sequence
 import xxhash
 
 from fabric.chunk.record import (
+    APPENDED,
+    COMPACTED,
     FORMAT_VERSION,
     RECORD_HEADER_BYTES,
     SUPERBLOCK_BYTES,
+    RecordHeader,
     Superblock,
     decode_header,
     decode_superblock,
@@ -26,6 +29,8 @@ from fabric.errors import BadChecksum, DiskFailed, FabricError, NoSpace
 from fabric.node.disk import Buffer, Disk, File
 
 SUFFIX = ".data"
+UNFINISHED_SUFFIX = ".new"
+"""Behind the name of a file that compaction is writing; a start removes it."""
 ALLOCATE_BYTES = 64 * 1024 * 1024
 
 
@@ -58,6 +63,8 @@ class DataFile:
     def __init__(self, file: File, superblock: Superblock, end: int) -> None:
         self.file = file
         self.number = superblock.number
+        self.is_compacted = superblock.kind == COMPACTED
+        """Written whole by compaction: never appended to, and never torn."""
         self.salt = superblock.salt
         self.end = end
         self.failed = ""
@@ -70,14 +77,20 @@ class DataFile:
     def create(cls, disk: Disk, superblock: Superblock) -> DataFile:
         """A new file, its superblock and its name on stable storage.
 
+        One that compaction writes has an unfinished name, until ``finish``.
+
         Raises NoSpace (nothing is left of it), DiskFailed (what is left is removed at the next start).
         """
         name = file_name(superblock.number)
+        compacted = superblock.kind == COMPACTED
+        if compacted:
+            name += UNFINISHED_SUFFIX
         file = disk.create(name)
         try:
             file.pwritev([encode_superblock(superblock)], 0)
             file.fdatasync()
-            disk.sync_directory()
+            if not compacted:
+                disk.sync_directory()
         except NoSpace:
             file.close()
             disk.remove(name)
@@ -100,7 +113,14 @@ class DataFile:
             if superblock is None:
                 raise BadSuperblock(f"{name} has no sound superblock")
             if superblock.version != FORMAT_VERSION:
-                raise ForeignFile(f"{name} has format {superblock.version}, this is {FORMAT_VERSION}")
+                raise ForeignFile(
+                    f"{name} has format {superblock.version}, and this program reads {FORMAT_VERSION}: "
+                    "use the program that wrote it, or a newer one"
+                )
+            if superblock.kind not in (APPENDED, COMPACTED):
+                raise ForeignFile(
+                    f"{name} is of kind {superblock.kind}, which this program does not know: use a newer one"
+                )
             if superblock.uuid != uuid:
                 raise ForeignFile(f"{name} belongs to server {superblock.uuid.hex()}, this is {uuid.hex()}")
             if superblock.number != number:
@@ -129,6 +149,12 @@ class DataFile:
         self._sync()
         self.end += length
 
+    def finish(self, disk: Disk) -> None:
+        """Give a file that compaction has written its name, durably.  Raises DiskFailed, NoSpace."""
+        self.cut()
+        disk.rename(file_name(self.number) + UNFINISHED_SUFFIX, file_name(self.number))
+        disk.sync_directory()
+
     def cut(self) -> None:
         """Make everything from ``end`` on zeros, durably.  Raises DiskFailed (the file has failed)."""
         try:
@@ -155,16 +181,38 @@ class DataFile:
 
         Raises BadChecksum (this copy is damaged), DiskFailed.
         """
-        data = self.file.pread(RECORD_HEADER_BYTES + length, offset)
+        data = self.pread(RECORD_HEADER_BYTES + length, offset)
+        self._sound_header(data, fid, offset, length, checksum)
+        payload = memoryview(data)[RECORD_HEADER_BYTES:]
+        if len(payload) != length or xxhash.xxh3_64_intdigest(payload) != checksum:
+            raise BadChecksum(f"fragment {fid}: payload at {offset} of {file_name(self.number)} is damaged")
+        return payload
+
+    def read_header(self, fid: int, offset: int, length: int, checksum: int) -> RecordHeader:
+        """The header of one record, verified.  Raises BadChecksum, DiskFailed."""
+        data = self.pread(RECORD_HEADER_BYTES, offset)
+        return self._sound_header(data, fid, offset, length, checksum)
+
+    def _sound_header(self, data: bytes, fid: int, offset: int, length: int, checksum: int) -> RecordHeader:
         header = decode_header(data, 0, offset, self.salt)
         if header is None:
             raise BadChecksum(f"fragment {fid}: no sound record at {offset} of {file_name(self.number)}")
         if header.fid != fid or header.length != length or header.checksum != checksum:
             raise BadChecksum(f"fragment {fid}: another record lies at {offset} of {file_name(self.number)}")
-        payload = memoryview(data)[RECORD_HEADER_BYTES:]
-        if len(payload) != length or xxhash.xxh3_64_intdigest(payload) != checksum:
-            raise BadChecksum(f"fragment {fid}: payload at {offset} of {file_name(self.number)} is damaged")
-        return payload
+        return header
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Bytes as they are.  Raises DiskFailed (the file has failed)."""
+        try:
+            return self.file.pread(length, offset)
+        except DiskFailed as error:
+            self.failed = error.message
+            raise
+
+    @property
+    def data_bytes(self) -> int:
+        """Of its records, and of what was damaged between them."""
+        return self.end - SUPERBLOCK_BYTES
 
     def _allocate(self, end: int) -> None:
         if end <= self._allocated:

@@ -34,6 +34,14 @@ class Status(msgspec.Struct, frozen=True):
     """Changes with every change of the set of live fragments."""
     read_only_reason: str = ""
     """Why no fragment can be stored; empty when it can."""
+    files: int = 0
+    """Data files."""
+    data_bytes: int = 0
+    """Of records in all data files, dead ones included."""
+    garbage_bytes: int = 0
+    """Of ``data_bytes``, what compaction would give back."""
+    restart_reason: str = ""
+    """Set when only a new start helps (the index is damaged and will be rebuilt): end the process."""
 
 
 # --- lane "write": one thread --------------------------------------------------------------------
@@ -179,4 +187,107 @@ class StatusDone(msgspec.Struct, frozen=True):
     status: Status
 
 
-Event: TypeAlias = "WriteDone | ReadDone | DigestsDone | ListDone | CompareDone | StatusDone"
+# --- lane "background": one thread, whose jobs are slices of work that can wait -----------------------
+
+
+class ScrubStatus(msgspec.Struct, frozen=True):
+    """How far the scrub is: it reads every record, and keeps its place across restarts."""
+
+    passes: int = 0
+    """Finished ones."""
+    running: bool = False
+    progress: float = 0.0
+    """Of the pass under way or, when none is, of the last one: 0 to 1."""
+    started_at_ms: int = 0
+    """Wall clock, milliseconds since 1970; 0: never."""
+    finished_at_ms: int = 0
+    """End of the last finished pass; 0: never."""
+    records: int = 0
+    """Read in this pass (or the last one)."""
+    read_bytes: int = 0
+    damaged: int = 0
+    """Found in this pass (or the last one)."""
+
+
+class ScrubJob(msgspec.Struct, frozen=True):
+    """Read and verify the next records, about ``bytes_max`` of them.
+
+    A new pass begins when the last began ``scrub_interval_s`` ago, or at once with ``anew``.
+    """
+
+    bytes_max: int
+    anew: bool = False
+
+
+class ScrubDone(msgspec.Struct, frozen=True):
+    """``idle``: no pass is under way, nothing was done."""
+
+    scrub: ScrubStatus
+    status: Status
+    cost_bytes: int = 0
+    """What to charge against the bandwidth: bytes, and something for each record."""
+    idle: bool = False
+    damaged: list[BucketEntry] = msgspec.field(default_factory=list)
+    """Fragments that should be here and whose copy is bad: get a good one from a peer."""
+    lost_tombstones: list[int] = msgspec.field(default_factory=list)
+    """Fids that are deleted here and whose tombstone is damaged: delete them again."""
+    follow: ScrubFollow | None = None
+    """What must run next; its result is a ``ScrubDone`` without a follow."""
+
+
+class ScrubFollow(msgspec.Struct, frozen=True):
+    """Forget tombstones that nothing needs any more."""
+
+    fids: list[int]
+    lane: str = "write"
+
+
+class CompactionStatus(msgspec.Struct, frozen=True):
+    """What compaction is doing, and has done since the start."""
+
+    running: bool = False
+    files: list[int] = msgspec.field(default_factory=list)
+    """Numbers of the data files that are being compacted."""
+    progress: float = 0.0
+    """Of their bytes read: 0 to 1."""
+    freed_bytes: int = 0
+    """Given back since the start of this process."""
+    finished: int = 0
+    """Compactions since the start of this process."""
+    problem: str = ""
+    """Why the last one was given up; empty when it was not."""
+
+
+class CompactJob(msgspec.Struct, frozen=True):
+    """Copy the next live records, about ``bytes_max`` of them; choose what to compact if nothing is.
+
+    ``all_garbage``: take every file with garbage, the one being written to too, not only those
+    above ``compaction_garbage_ratio``.
+    """
+
+    bytes_max: int
+    all_garbage: bool = False
+
+
+class CompactDone(msgspec.Struct, frozen=True):
+    """``follow``: what must run next, on its lane; None: another ``CompactJob``, when there is bandwidth."""
+
+    compaction: CompactionStatus
+    status: Status
+    cost_bytes: int = 0
+    idle: bool = False
+    """Nothing is worth compacting now."""
+    follow: CompactFollow | None = None
+
+
+class CompactFollow(msgspec.Struct, frozen=True):
+    """A step of compaction that is no copying.  ``lane``: "write" or "background"."""
+
+    lane: str
+    step: str
+    """Between the parts of the engine."""
+
+
+Event: TypeAlias = (
+    "ScrubDone | CompactDone | WriteDone | ReadDone | DigestsDone | ListDone | CompareDone | StatusDone"
+)

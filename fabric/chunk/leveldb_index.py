@@ -24,18 +24,34 @@ from typing import Any
 import plyvel
 
 from fabric.chunk.index import (
+    BUCKET_COUNTERS,
+    FILE_COUNTERS,
     FRAGMENTS,
+    VERSION_KEY,
+    VERSION_VALUE,
     WATERMARK_KEY,
+    BucketTotals,
+    Counters,
     Entry,
     IndexLost,
     Watermark,
+    bucket_key,
     bucket_prefix,
+    check_bucket,
+    decode_bucket,
+    decode_file,
     decode_key,
+    decode_note,
     decode_value,
     decode_watermark,
+    encode_bucket,
+    encode_file,
     encode_key,
+    encode_note,
     encode_value,
     encode_watermark,
+    file_key,
+    note_key,
 )
 from fabric.errors import DiskFailed, FabricError, NoSpace
 
@@ -94,6 +110,12 @@ class LevelDbIndex:
                 bloom_filter_bits=BLOOM_BITS,
                 compression=None,
             )
+            if create:
+                self._db.put(VERSION_KEY, VERSION_VALUE)
+            version = self._db.get(VERSION_KEY, verify_checksums=True)
+        if version != VERSION_VALUE:
+            self._db.close()
+            raise IndexLost(f"index {path} has another format than this version")
 
     def get(self, fid: int) -> Entry | None:
         key = encode_key(fid)
@@ -101,35 +123,60 @@ class LevelDbIndex:
             value = self._db.get(key, verify_checksums=True)
         return decode_value(key, value) if value is not None else None
 
-    def put(self, entries: Sequence[tuple[int, Entry]]) -> None:
+    def put(self, entries: Sequence[tuple[int, Entry | None]], counters: Counters) -> None:
         with _translated(self._path):
             batch = self._db.write_batch()
             for fid, entry in entries:
                 key = encode_key(fid)
-                batch.put(key, encode_value(key, entry))
+                if entry is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, encode_value(key, entry))
+            for bucket, totals in counters.buckets.items():
+                key = bucket_key(bucket)
+                batch.put(key, encode_bucket(key, totals))
+            for number, in_file in counters.files.items():
+                key = file_key(number)
+                if in_file is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, encode_file(key, in_file))
             batch.write()
 
+    def counters(self) -> Counters:
+        counters = Counters()
+        for key, value in _rows(self._path, self._db, BUCKET_COUNTERS):
+            counters.buckets[key[-1]] = decode_bucket(key, value)
+        for key, value in _rows(self._path, self._db, FILE_COUNTERS):
+            number, in_file = decode_file(key, value)
+            counters.files[number] = in_file
+        return counters
+
     def scan(self) -> Iterator[tuple[int, Entry]]:
-        return self._iterate(FRAGMENTS, None)
+        return _entries(self._path, self._db, FRAGMENTS, None)
 
     def scan_bucket(self, bucket: int, after: int | None) -> Iterator[tuple[int, Entry]]:
-        return self._iterate(bucket_prefix(bucket), after)
+        return _entries(self._path, self._db, bucket_prefix(bucket), after)
 
-    def _iterate(self, prefix: bytes, after: int | None) -> Iterator[tuple[int, Entry]]:
-        start = prefix if after is None else prefix + after.to_bytes(8, "big")
-        stop = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix[-1] < 255 else FRAGMENTS + b"\xff" * 10
-        with (
-            _translated(self._path),
-            self._db.iterator(
-                start=start,
-                stop=stop,
-                include_start=after is None,
-                verify_checksums=True,
-                fill_cache=False,
-            ) as iterator,
-        ):
-            for key, value in iterator:
-                yield decode_key(key), decode_value(key, value)
+    def verify_bucket(self, bucket: int) -> None:
+        key = bucket_key(bucket)
+        with _translated(self._path):
+            # Rows and counters as of one moment, although a writer goes on.
+            snapshot = self._db.snapshot()
+            value = snapshot.get(key, verify_checksums=True)
+        counted = decode_bucket(key, value) if value is not None else BucketTotals()
+        check_bucket(bucket, _entries(self._path, snapshot, bucket_prefix(bucket), None), counted)
+
+    def note(self, name: str, value: bytes) -> None:
+        key = note_key(name)
+        with _translated(self._path):
+            self._db.put(key, encode_note(key, value))
+
+    def noted(self, name: str) -> bytes | None:
+        key = note_key(name)
+        with _translated(self._path):
+            value = self._db.get(key, verify_checksums=True)
+        return decode_note(key, value) if value is not None else None
 
     def checkpoint(self, watermark: Watermark) -> None:
         with _translated(self._path):
@@ -149,6 +196,28 @@ class LevelDbIndex:
         self._db.close()
 
 
+def _entries(path: Path, source: Any, prefix: bytes, after: int | None) -> Iterator[tuple[int, Entry]]:
+    for key, value in _rows(path, source, prefix, after):
+        yield decode_key(key), decode_value(key, value)
+
+
+def _rows(path: Path, source: Any, prefix: bytes, after: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """Rows of a database or snapshot whose keys begin with ``prefix``, above the fid ``after``."""
+    start = prefix if after is None else prefix + after.to_bytes(8, "big")
+    stop = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix[-1] < 255 else prefix + b"\xff" * 9
+    with (
+        _translated(path),
+        source.iterator(
+            start=start,
+            stop=stop,
+            include_start=after is None,
+            verify_checksums=True,
+            fill_cache=False,
+        ) as iterator,
+    ):
+        yield from iterator
+
+
 def _sync(path: Path, flags: int) -> None:
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
@@ -162,8 +231,11 @@ class LevelDbHome:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._condemned = path.with_name(path.name + ".condemned")
 
     def open(self) -> LevelDbIndex:
+        if self._condemned.exists():
+            raise IndexLost(f"the index in {self._path} was found damaged")
         if not (self._path / "CURRENT").exists():
             raise IndexLost(f"there is no index in {self._path}")
         return LevelDbIndex(self._path, create=False)
@@ -177,5 +249,11 @@ class LevelDbHome:
                 self._path.rename(aside)
         index = LevelDbIndex(self._path, create=True)
         with _translated(self._path):
+            self._condemned.unlink(missing_ok=True)
             _sync(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         return index
+
+    def condemn(self) -> None:
+        with _translated(self._path):
+            self._condemned.touch()
+            _sync(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -29,7 +29,10 @@ ALIGNMENT = 8
 TOMBSTONE = 1
 """Flag of a record: its fid is dead; length and checksum are those of what it deletes, no payload."""
 
-_SUPERBLOCK = struct.Struct("<8sII16sQQ")
+APPENDED, COMPACTED = 0, 1
+"""Kinds of data files: one that clients' records were appended to; one that compaction wrote whole."""
+
+_SUPERBLOCK = struct.Struct("<8sHHI16sQQ")
 _CHECKSUM = struct.Struct("<Q")
 _HEADER = struct.Struct("<4sBBHQQQQQQII")
 
@@ -51,6 +54,7 @@ class Superblock(msgspec.Struct, frozen=True):
     salt: int
     """Random 64 bits that seed the checksums of its record headers."""
     created_at_ms: int
+    kind: int = APPENDED
     version: int = FORMAT_VERSION
 
 
@@ -93,7 +97,13 @@ def record_bytes(payload_bytes: int) -> int:
 def encode_superblock(block: Superblock) -> bytes:
     """The first ``SUPERBLOCK_BYTES`` of a file."""
     packed = _SUPERBLOCK.pack(
-        SUPERBLOCK_MAGIC, block.version, block.number, block.uuid, block.salt, block.created_at_ms
+        SUPERBLOCK_MAGIC,
+        block.version,
+        block.kind,
+        block.number,
+        block.uuid,
+        block.salt,
+        block.created_at_ms,
     )
     half = packed + _CHECKSUM.pack(_checksum(packed))
     return half.ljust(SUPERBLOCK_BYTES // 2, b"\0") * 2
@@ -106,9 +116,9 @@ def decode_superblock(data: bytes) -> Superblock | None:
         check = data[start + _SUPERBLOCK.size : start + _SUPERBLOCK.size + _CHECKSUM.size]
         if len(check) < _CHECKSUM.size or _CHECKSUM.unpack(check)[0] != _checksum(packed):
             continue
-        magic, version, number, uuid, salt, created_at_ms = _SUPERBLOCK.unpack(packed)
+        magic, version, kind, number, uuid, salt, created_at_ms = _SUPERBLOCK.unpack(packed)
         if magic == SUPERBLOCK_MAGIC:
-            return Superblock(uuid, number, salt, created_at_ms, version)
+            return Superblock(uuid, number, salt, created_at_ms, kind, version)
     return None
 
 

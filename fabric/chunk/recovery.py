@@ -14,17 +14,24 @@ there so that no leftover of it is ever found.
 themselves and synced: after a failed ``fdatasync`` reads may show bytes that no disk holds.  Only
 then the watermark moves past them.  For the same reason the directory is synced first.
 
-**The index** is opened, and verified whole; when it is missing, damaged, never finished, or speaks of
-files that are not there, a new one is made from all data files.
+**Compaction's files** appear under their name whole and durable; a start removes what is unfinished.
+One that the index does not know completely (the process died before all entries were switched to it) is read
+whole; the files that it replaces are still there then.
+
+**The index** is opened, and believed: its rows and counters change together.  It is verified while it is used
+(every value has a checksum) and by the scrub.  When it is missing, damaged, condemned, never finished, or
+speaks of files that are not there, a new one is made from all data files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from fabric.chunk.data_file import BadSuperblock, DataFile, file_name, file_number
+from fabric.chunk.copies import settled
+from fabric.chunk.data_file import UNFINISHED_SUFFIX, BadSuperblock, DataFile, file_name, file_number
+from fabric.chunk.file_table import FileTable
 from fabric.chunk.index import Entry, Index, IndexHome, IndexLost, Watermark
 from fabric.chunk.jobs import BATCH_BYTES_MAX
 from fabric.chunk.record import SUPERBLOCK_BYTES
@@ -43,9 +50,7 @@ assert LOOKAHEAD_BYTES >= BATCH_BYTES_MAX + BLOCK_BYTES
 class Recovered(msgspec.Struct):
     """What the engine starts from."""
 
-    files: dict[int, DataFile]
-    active: DataFile | None
-    """The newest file, to append to; None when there is none."""
+    files: FileTable
     index: Index
     totals: Totals
     quarantined: dict[int, tuple[int, int]]
@@ -54,22 +59,65 @@ class Recovered(msgspec.Struct):
     """What happened, for the log."""
 
 
-def recover(disk: Disk, home: IndexHome, uuid: bytes) -> Recovered:
+def recover(
+    disk: Disk,
+    home: IndexHome,
+    uuid: bytes,
+    on_bytes: Callable[[int, int], object] = lambda done, total: None,
+) -> Recovered:
     """Open a directory after whatever happened to it; an empty one too.
 
+    ``on_bytes`` hears how many bytes of the data files are read, and how many are to be read.
     Raises ForeignFile, DiskFailed, NoSpace.
     """
     notes: list[str] = []
     files = _open_files(disk, uuid, notes)
     index, state = _open_index(home, files, notes)
-    recovery = _Recovery(files, index, state.totals, notes)
-    recovery.read_tail(state.watermark, state.indexed_to)
+    return _finish(_Recovery(files, index, state.totals, notes, on_bytes), state)
+
+
+def rebuild(
+    disk: Disk,
+    home: IndexHome,
+    uuid: bytes,
+    on_bytes: Callable[[int, int], object] = lambda done, total: None,
+) -> Recovered:
+    """Like ``recover``, but with a new index, whatever the old one is like.
+
+    If the old one can be read it still proves which bytes of the newest file were once sound.
+    """
+    notes: list[str] = []
+    files = _open_files(disk, uuid, notes)
+    sound_to: dict[int, int] = {}
+    try:
+        old = home.open()
+    except IndexLost as error:
+        notes.append(error.message)
+    else:
+        try:
+            sound_to = _ends(Totals(old.counters()))
+        except IndexLost as error:
+            notes.append(error.message)
+        finally:
+            old.close()
+    state = _IndexState(Watermark(min(files, default=0), SUPERBLOCK_BYTES), Totals(), sound_to)
+    return _finish(_Recovery(files, home.create(), state.totals, notes, on_bytes), state)
+
+
+def _finish(recovery: _Recovery, state: _IndexState) -> Recovered:
+    recovery.read_tail(state.watermark, state.sound_to)
     state.totals.publish()
-    return Recovered(files, recovery.active, index, state.totals, recovery.quarantined, notes)
+    numbers = {*recovery.files, *state.totals.files()}
+    table = FileTable(recovery.files, max(numbers, default=0) + 1)
+    return Recovered(table, recovery.index, state.totals, recovery.quarantined, recovery.notes)
 
 
 def _open_files(disk: Disk, uuid: bytes, notes: list[str]) -> dict[int, DataFile]:
-    numbers = sorted(number for name in disk.names() if (number := file_number(name)) is not None)
+    names = disk.names()
+    for name in names:
+        if name.endswith(UNFINISHED_SUFFIX) and file_number(name.removesuffix(UNFINISHED_SUFFIX)) is not None:
+            disk.remove(name)
+    numbers = sorted(number for name in names if (number := file_number(name)) is not None)
     files: dict[int, DataFile] = {}
     for number in numbers:
         try:
@@ -98,15 +146,15 @@ def _put_aside(disk: Disk, number: int, newest: bool, error: BadSuperblock, note
 class _IndexState(msgspec.Struct):
     watermark: Watermark
     totals: Totals
-    indexed_to: dict[int, int]
-    """File number -> end of the last record that the index knows there."""
+    sound_to: dict[int, int]
+    """File number -> a place before which everything was once on stable storage."""
 
 
 def _open_index(home: IndexHome, files: dict[int, DataFile], notes: list[str]) -> tuple[Index, _IndexState]:
     index: Index | None = None
     try:
         index = home.open()
-        return index, _read_index(index, files)
+        return index, _read_index(index, files, notes)
     except IndexLost as error:
         if index is not None:
             index.close()
@@ -116,51 +164,83 @@ def _open_index(home: IndexHome, files: dict[int, DataFile], notes: list[str]) -
     return home.create(), _IndexState(first, Totals(), {})
 
 
-def _read_index(index: Index, files: dict[int, DataFile]) -> _IndexState:
-    """Verify all of it.  Raises IndexLost."""
+def _read_index(index: Index, files: dict[int, DataFile], notes: list[str]) -> _IndexState:
+    """Raises IndexLost."""
     watermark = index.watermark()
     if watermark is None:
         raise IndexLost("the index was never finished")
     if watermark.file and watermark.file not in files:
         raise IndexLost(f"the index ends in {file_name(watermark.file)}, which is not there")
-    totals = Totals()
-    indexed_to = {watermark.file: watermark.offset}
-    for fid, entry in index.scan():
-        if entry.file not in files:
-            raise IndexLost(f"the index speaks of {file_name(entry.file)}, which is not there")
-        totals.replace(fid, None, entry)
-        if entry.end > indexed_to.get(entry.file, 0):
-            indexed_to[entry.file] = entry.end
-    return _IndexState(watermark, totals, indexed_to)
+    totals = Totals(index.counters())
+    for number, in_file in totals.files().items():
+        if number not in files:
+            if in_file.records:
+                raise IndexLost(f"the index speaks of {file_name(number)}, which is not there")
+            # Compaction was about to say so.
+            totals.forget(number)
+    return _IndexState(watermark, totals, _ends(totals))
+
+
+def _ends(totals: Totals) -> dict[int, int]:
+    """File number -> end of the last record that the index knows there."""
+    return {number: in_file.end for number, in_file in totals.files().items()}
 
 
 class _Recovery:
     """Brings the index up to the end of the data files."""
 
-    def __init__(self, files: dict[int, DataFile], index: Index, totals: Totals, notes: list[str]) -> None:
-        self._files = files
-        self._index = index
-        self._totals = totals
-        self._notes = notes
-        self._waiting: dict[int, Entry] = {}
+    def __init__(
+        self,
+        files: dict[int, DataFile],
+        index: Index,
+        totals: Totals,
+        notes: list[str],
+        on_bytes: Callable[[int, int], object],
+    ) -> None:
+        self.files = files
+        self.index = index
+        self.notes = notes
         self.quarantined: dict[int, tuple[int, int]] = {}
-        self.active = files[max(files)] if files else None
+        self._totals = totals
+        self._waiting: dict[int, Entry] = {}
+        self._on_bytes = on_bytes
+        self._read_bytes = 0
+        self._total_bytes = 0
+        appended = [number for number, data_file in files.items() if not data_file.is_compacted]
+        self._active = files[max(appended)] if appended else None
 
-    def read_tail(self, watermark: Watermark, indexed_to: dict[int, int]) -> None:
-        """Adopt everything from the watermark on, and move it to the end."""
-        for number in sorted(number for number in self._files if number >= watermark.file):
-            data_file = self._files[number]
-            start = watermark.offset if number == watermark.file else SUPERBLOCK_BYTES
-            if data_file is not self.active:
-                self._adopt_all(scan(data_file, start, data_file.file.size()), number)
+    def read_tail(self, watermark: Watermark, sound_to: dict[int, int]) -> None:
+        """Adopt everything that the index may not know, and move the watermark to the end."""
+        starts = self._starts(watermark)
+        self._total_bytes = sum(self.files[number].file.size() - start for number, start in starts.items())
+        for number, data_file in sorted(self.files.items()):
+            start = starts.get(number)
+            if data_file is self._active:
+                assert start is not None, "the watermark never passes the newest file"
+                self._read_active(data_file, start, max(start, sound_to.get(number, 0)))
                 continue
-            self._read_active(data_file, start, max(start, indexed_to.get(number, 0)))
+            data_file.end = data_file.file.size()
+            if start is not None:
+                self._adopt_all(scan(data_file, start, data_file.end), number)
+            if data_file.is_compacted and not self._totals.file(number).complete:
+                self._totals.complete(number)
         self._flush()
-        end = Watermark(self.active.number, self.active.end) if self.active else Watermark(0, 0)
-        self._index.checkpoint(end)
+        end = Watermark(self._active.number, self._active.end) if self._active else Watermark(0, 0)
+        self.index.checkpoint(end)
+
+    def _starts(self, watermark: Watermark) -> dict[int, int]:
+        """Where to begin in each file that must be read."""
+        starts: dict[int, int] = {}
+        for number, data_file in self.files.items():
+            if data_file.is_compacted:
+                if not self._totals.file(number).complete:
+                    starts[number] = SUPERBLOCK_BYTES
+            elif number >= watermark.file:
+                starts[number] = watermark.offset if number == watermark.file else SUPERBLOCK_BYTES
+        return starts
 
     def _read_active(self, data_file: DataFile, start: int, sound_to: int) -> None:
-        kept = _without_torn_end(scan(data_file, start, LOOKAHEAD_BYTES), sound_to)
+        kept = without_torn_end(scan(data_file, start, LOOKAHEAD_BYTES), sound_to)
         end = self._adopt_all(kept, data_file.number)
         # If bytes that were once sound are gone from the end, new ones must not take their place: the index
         # still speaks of it.
@@ -173,8 +253,10 @@ class _Recovery:
         """Put what was found into the index; returns where the last record ends."""
         end = SUPERBLOCK_BYTES
         for item in items:
+            self._read_bytes += item.end - item.start
+            self._on_bytes(self._read_bytes, self._total_bytes)
             if isinstance(item, Gap):
-                self._notes.append(f"{file_name(file)}: damage from {item.start} to {item.end} skipped")
+                self.notes.append(f"{file_name(file)}: damage from {item.start} to {item.end} skipped")
                 continue
             end = item.header.end
             self._adopt(item, file)
@@ -184,37 +266,27 @@ class _Recovery:
 
     def _adopt(self, found: Found, file: int) -> None:
         header = found.header
+        fid = header.fid
         entry = Entry(file, header.offset, header.length, header.checksum, header.flags)
-        old = self._waiting.get(header.fid) or self._index.get(header.fid)
+        old = self._waiting.get(fid) or self.index.get(fid)
         if not found.good:
-            self._notes.append(f"{file_name(file)}: fragment {header.fid} at {header.offset} is damaged")
-        if old is not None and not self._supersedes(entry, found.good, header.fid, old):
-            return
-        self._waiting[header.fid] = entry
-        self._totals.replace(header.fid, old, entry)
-        if found.good:
-            self.quarantined.pop(header.fid, None)
-        else:
-            self.quarantined[header.fid] = (file, header.offset)
-
-    def _supersedes(self, entry: Entry, good: bool, fid: int, old: Entry) -> bool:
-        """A tombstone is for ever; among copies of the same bytes the newest good one counts."""
-        if old.is_tombstone:
-            return False
-        if entry.is_tombstone:
-            return True
-        if (entry.file, entry.offset) == (old.file, old.offset):
-            return True
-        same = (entry.length, entry.checksum) == (old.length, old.checksum)
-        return same and (good or fid in self.quarantined)
+            self.notes.append(f"{file_name(file)}: fragment {fid} at {header.offset} is damaged")
+        new = settled(old, entry, good=found.good, old_is_good=fid not in self.quarantined)
+        if (new.file, new.offset) == (entry.file, entry.offset):
+            if found.good:
+                self.quarantined.pop(fid, None)
+            else:
+                self.quarantined[fid] = (file, header.offset)
+        if new != old:
+            self._waiting[fid] = new
+            self._totals.replace(fid, old, new)
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._index.put(list(self._waiting.items()))
-            self._waiting.clear()
+        self.index.put(list(self._waiting.items()), self._totals.take_changes())
+        self._waiting.clear()
 
 
-def _without_torn_end(items: Iterator[Found | Gap], sound_to: int) -> Iterator[Found | Gap]:
+def without_torn_end(items: Iterator[Found | Gap], sound_to: int) -> Iterator[Found | Gap]:
     """What was found, up to the first damage that nothing proves to have been sound.
 
     ``sound_to``: everything before it was once on stable storage.

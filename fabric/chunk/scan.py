@@ -17,6 +17,8 @@ from fabric.chunk.record import ALIGNMENT, RECORD_HEADER_BYTES, RECORD_MAGIC, Re
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Read at once; holds the largest record."""
+HEADERS_BLOCK_BYTES = 64 * 1024
+"""Read at once when only headers are looked at."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -30,6 +32,10 @@ class Found(msgspec.Struct, frozen=True):
     def start(self) -> int:
         return self.header.offset
 
+    @property
+    def end(self) -> int:
+        return self.header.end
+
 
 class Gap(msgspec.Struct, frozen=True):
     """No record from ``start`` up to ``end``, where the next one begins."""
@@ -41,8 +47,9 @@ class Gap(msgspec.Struct, frozen=True):
 class _Window:
     """The block of the file around the position that the scan stands at."""
 
-    def __init__(self, data_file: DataFile) -> None:
+    def __init__(self, data_file: DataFile, block_bytes: int) -> None:
         self._file = data_file.file
+        self._block_bytes = block_bytes
         self._start = 0
         self._block = b""
 
@@ -50,7 +57,7 @@ class _Window:
         """A block and the place in it of ``offset``; holds ``length`` bytes from there if the file does."""
         place = offset - self._start
         if place < 0 or place + length > len(self._block):
-            self._block = self._file.pread(max(BLOCK_BYTES, length), offset)
+            self._block = self._file.pread(max(self._block_bytes, length), offset)
             self._start, place = offset, 0
         return self._block, place
 
@@ -60,19 +67,30 @@ def scan(data_file: DataFile, start: int, lookahead_bytes: int) -> Iterator[Foun
 
     Behind damage the next record is looked for within ``lookahead_bytes``.  Raises DiskFailed.
     """
-    window = _Window(data_file)
+    return _scan(_Window(data_file, BLOCK_BYTES), data_file.salt, start, lookahead_bytes, verify=True)
+
+
+def scan_headers(data_file: DataFile, start: int) -> Iterator[Found | Gap]:
+    """Like ``scan`` of a sealed file, but without reading the payloads: all count as good."""
+    window = _Window(data_file, HEADERS_BLOCK_BYTES)
+    return _scan(window, data_file.salt, start, data_file.file.size(), verify=False)
+
+
+def _scan(
+    window: _Window, salt: int, start: int, lookahead_bytes: int, *, verify: bool
+) -> Iterator[Found | Gap]:
     position = start
     while True:
         block, place = window.at(position, RECORD_HEADER_BYTES)
-        header = decode_header(block, place, position, data_file.salt)
+        header = decode_header(block, place, position, salt)
         if header is None:
-            following = _next_header(window, position + ALIGNMENT, position + lookahead_bytes, data_file.salt)
+            following = _next_header(window, position + ALIGNMENT, position + lookahead_bytes, salt)
             if following is None:
                 return
             yield Gap(position, following)
             position = following
             continue
-        yield Found(header, _payload_is_good(window, header))
+        yield Found(header, not verify or _payload_is_good(window, header))
         position = header.end
 
 

@@ -7,11 +7,13 @@ that appears twice in a batch is written once, and both answers hang on that one
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
 
+from fabric.chunk.copies import replacing
 from fabric.chunk.data_file import DataFile
 from fabric.chunk.index import Entry, Index, IndexLost, Watermark
 from fabric.chunk.jobs import BATCH_BYTES_MAX, DeleteItem, Outcome, StoreItem, WriteItem
@@ -27,6 +29,16 @@ from fabric.chunk.record import (
 from fabric.chunk.recovery import Recovered
 from fabric.errors import BadChecksum, Conflict, DiskFailed, FabricError, NoSpace
 from fabric.node.disk import Buffer, Disk
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+
+Change: TypeAlias = "tuple[int, Entry | None, Entry | None]"
+"""A fid, its entry before, its entry after."""
+
+CHECKPOINT_RECORDS = 32_768
+"""The watermark also moves at least once in this many records: a start reads each one behind it."""
 
 
 class _Record(msgspec.Struct):
@@ -48,7 +60,7 @@ class _Segment(msgspec.Struct):
     """The records of a batch that go to one file at once."""
 
     records: list[_Record] = msgspec.field(default_factory=list)
-    entries: list[tuple[int, Entry]] = msgspec.field(default_factory=list)
+    changes: list[Change] = msgspec.field(default_factory=list)
     buffers: list[Buffer] = msgspec.field(default_factory=list)
     length: int = 0
 
@@ -69,9 +81,8 @@ class Writer:
     ) -> None:
         self._disk = disk
         self._files = state.files
-        self._active = state.active
-        if self._active is not None:
-            self._active.bytes_max = file_bytes_max
+        if self._files.active is not None:
+            self._files.active.bytes_max = file_bytes_max
         self._index: Index = state.index
         self._totals = state.totals
         self._quarantined = state.quarantined
@@ -81,6 +92,7 @@ class Writer:
         self._rng = rng
         self._wall_ms = wall_ms
         self._unmarked_bytes = 0
+        self._unmarked_records = 0
         self.failed = ""
         """Why nothing is written any more; empty while all is well."""
 
@@ -105,14 +117,33 @@ class Writer:
 
         Raises DiskFailed or NoSpace; the writer has failed then.
         """
-        if self._active is None or self.failed:
+        active = self._files.active
+        if active is None or self.failed:
             return
         try:
-            self._index.checkpoint(Watermark(self._active.number, self._active.end))
+            self._index.checkpoint(Watermark(active.number, active.end))
         except (DiskFailed, NoSpace) as error:
             self.failed = error.message
             raise
-        self._unmarked_bytes = 0
+        self._unmarked_bytes = self._unmarked_records = 0
+
+    def change(self, changes: Sequence[Change]) -> None:
+        """Put entries that need no record: they moved, or are needed no more.  Raises DiskFailed, NoSpace.
+
+        As ever, the index must hold them durably before what they replace is taken away.
+        """
+        if self.failed:
+            raise DiskFailed(self.failed)
+        for fid, old, new in changes:
+            self._totals.replace(fid, old, new)
+        self._put([(fid, new) for fid, _, new in changes])
+        self._totals.publish()
+
+    def seal(self) -> None:
+        """Append no more to the active file, but to a new one.  Raises NoSpace, DiskFailed."""
+        if self.failed:
+            raise DiskFailed(self.failed)
+        self._roll()
 
     # --- deciding ---------------------------------------------------------------------------------
 
@@ -164,10 +195,13 @@ class Writer:
         if earlier is not None and earlier.is_tombstone:
             earlier.waiting.append(position)
             return
-        if earlier is None and old is not None and old.is_tombstone:
+        if earlier is not None:
+            length, checksum = earlier.length, earlier.checksum
+        elif old is None:
+            length, checksum = 0, 0
+        elif old.is_tombstone and self._quarantined.get(item.fid) != (old.file, old.offset):
             return
-        length, checksum = (earlier.length, earlier.checksum) if earlier is not None else (0, 0)
-        if earlier is None and old is not None:
+        else:
             length, checksum = old.length, old.checksum
         record = _Record(item, old, length, checksum, [position])
         records[item.fid] = record
@@ -183,15 +217,16 @@ class Writer:
         try:
             while remaining:
                 size = record_bytes(0 if remaining[-1].is_tombstone else remaining[-1].length)
-                if self._active is None or not self._fits(self._active, segment.length, size):
-                    self._finish(segment, latest)
+                active = self._files.active
+                if active is None or not self._fits(active, segment.length, size):
+                    self._finish(segment)
                     segment = _Segment()
-                    self._active = self._roll()
+                    active = self._roll()
                 elif segment.length + size > BATCH_BYTES_MAX:
-                    self._finish(segment, latest)
+                    self._finish(segment)
                     segment = _Segment()
-                self._add(self._active, segment, remaining.pop(), size)
-            self._finish(segment, latest)
+                self._add(active, segment, remaining.pop(), size, latest)
+            self._finish(segment)
         except (NoSpace, DiskFailed) as error:
             for record in [*segment.records, *remaining]:
                 for position in record.waiting:
@@ -202,7 +237,10 @@ class Writer:
         end = active.end + pending_bytes
         return end + size <= self._file_bytes_max or end == SUPERBLOCK_BYTES
 
-    def _add(self, active: DataFile, segment: _Segment, record: _Record, size: int) -> None:
+    def _add(
+        self, active: DataFile, segment: _Segment, record: _Record, size: int, latest: dict[int, Entry]
+    ) -> None:
+        """Add a record to the segment; ``latest`` are the entries of this batch so far."""
         item, tombstone = record.item, record.is_tombstone
         flags = TOMBSTONE if tombstone else 0
         header = RecordHeader(
@@ -216,9 +254,11 @@ class Writer:
             length=record.length,
             flags=flags,
         )
+        old = latest.get(item.fid, record.old)
         entry = Entry(active.number, header.offset, record.length, record.checksum, flags)
+        latest[item.fid] = new = replacing(entry, old)
         segment.records.append(record)
-        segment.entries.append((item.fid, entry))
+        segment.changes.append((item.fid, old, new))
         segment.buffers.append(encode_header(header, active.salt))
         if isinstance(item, StoreItem):
             segment.buffers.append(memoryview(item.payload))
@@ -227,51 +267,51 @@ class Writer:
                 segment.buffers.append(PADDING[padding])
         segment.length += size
 
-    def _finish(self, segment: _Segment, latest: dict[int, Entry]) -> None:
-        """Write, sync, index and count one segment; ``latest`` are the entries of this batch so far.
+    def _finish(self, segment: _Segment) -> None:
+        """Write, sync, index and count one segment.
 
         Raises NoSpace, DiskFailed.  ``segment.records`` is empty when the records are safe.
         """
-        if self._active is None or not segment.records:
+        active = self._files.active
+        if active is None or not segment.records:
             return
         try:
-            self._active.append(segment.buffers, segment.length)
+            active.append(segment.buffers, segment.length)
         except DiskFailed as error:
             self.failed = error.message
             raise
+        # One fid may be in a segment twice (stored, then deleted): in order, the later one stays.
+        self.change(segment.changes)
+        for fid, _, _ in segment.changes:
+            self._quarantined.pop(fid, None)
+        self._unmarked_bytes += segment.length
+        self._unmarked_records += len(segment.changes)
+        segment.records.clear()
+        if self._unmarked_bytes >= self._checkpoint_bytes or self._unmarked_records >= CHECKPOINT_RECORDS:
+            self.checkpoint()
+
+    def _put(self, entries: list[tuple[int, Entry | None]]) -> None:
         try:
-            # One fid may be in a segment twice (stored, then deleted): in order, the later one stays.
-            self._index.put(segment.entries)
+            self._index.put(entries, self._totals.take_changes())
         except (DiskFailed, NoSpace) as error:
             # The records are durable and the index does not know them: only a restart can tell.
             self.failed = error.message
             raise
-        self._count(segment, latest)
-        self._unmarked_bytes += segment.length
-        segment.records.clear()
-        if self._unmarked_bytes >= self._checkpoint_bytes:
-            self.checkpoint()
-
-    def _count(self, segment: _Segment, latest: dict[int, Entry]) -> None:
-        for record, (fid, entry) in zip(segment.records, segment.entries, strict=True):
-            self._totals.replace(fid, latest.get(fid, record.old), entry)
-            latest[fid] = entry
-            self._quarantined.pop(fid, None)
-        self._totals.publish()
 
     def _roll(self) -> DataFile:
         """Seal the active file and begin the next.  Raises NoSpace, DiskFailed."""
         try:
-            if self._active is not None:
-                self._active.cut()
-            number = max(self._files, default=0) + 1
-            superblock = Superblock(self._uuid, number, self._rng.getrandbits(64), self._wall_ms())
+            if self._files.active is not None:
+                self._files.active.cut()
+            superblock = Superblock(
+                self._uuid, self._files.next_number(), self._rng.getrandbits(64), self._wall_ms()
+            )
             data_file = DataFile.create(self._disk, superblock)
         except DiskFailed as error:
             self.failed = error.message
             raise
         data_file.bytes_max = self._file_bytes_max
-        self._files[number] = data_file
+        self._files.roll(data_file)
         return data_file
 
 

@@ -60,8 +60,12 @@ class File(Protocol):
         """Bytes to the end of the file."""
         ...
 
+    def forget(self, offset: int, length: int) -> None:
+        """Let the next read of these bytes come from the disk, not from memory, where that can be had."""
+        ...
+
     def close(self) -> None:
-        """Release the handle; syncs nothing."""
+        """Release the handle; syncs nothing.  A handle that nobody holds any more is released by itself."""
         ...
 
 

@@ -15,6 +15,7 @@ from fabric.node.disk import Buffer
 LOCK_NAME = "LOCK"
 BUFFERS_PER_CALL_MAX = 1024
 """IOV_MAX of Linux."""
+CLOSED = -1
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_ALLOCATE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
@@ -48,6 +49,7 @@ class OsFile:
 
     def __init__(self, path: Path, flags: int) -> None:
         self._path = path
+        self._fd = CLOSED
         with _translated("open", path):
             self._fd = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC, 0o644)
 
@@ -102,8 +104,19 @@ class OsFile:
         with _translated("stat", self._path):
             return os.fstat(self._fd).st_size
 
+    def forget(self, offset: int, length: int) -> None:
+        with _translated("forget", self._path):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, CLOSED
+        if fd != CLOSED:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # A file that compaction has removed is closed by its last reader, whoever that is: a descriptor that
+        # was closed earlier might by then be another file's.
+        self.close()
 
 
 def _skip(buffers: Sequence[Buffer], count: int) -> list[Buffer]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fabric.chunk.index import (
+    Counters,
     Entry,
     Index,
     IndexHome,
@@ -40,7 +41,7 @@ FIDS = [0, 1, 2, 255, 256, 2**32, 2**63, 2**64 - 1]
 
 def test_what_is_put_is_got(home: IndexHome) -> None:
     index = home.create()
-    index.put([(fid, entry_of(fid, flags=fid % 2)) for fid in FIDS])
+    index.put([(fid, entry_of(fid, flags=fid % 2)) for fid in FIDS], Counters())
     assert [index.get(fid) for fid in FIDS] == [entry_of(fid, flags=fid % 2) for fid in FIDS]
     assert index.get(3) is None
     index.close()
@@ -48,9 +49,9 @@ def test_what_is_put_is_got(home: IndexHome) -> None:
 
 def test_the_later_put_holds_also_within_one(home: IndexHome) -> None:
     index = home.create()
-    index.put([(1, entry_of(1)), (1, entry_of(2))])
+    index.put([(1, entry_of(1)), (1, entry_of(2))], Counters())
     assert index.get(1) == entry_of(2)
-    index.put([(1, entry_of(3))])
+    index.put([(1, entry_of(3))], Counters())
     assert index.get(1) == entry_of(3)
     index.close()
 
@@ -59,7 +60,7 @@ def test_scanning_gives_everything_by_bucket_and_fid(home: IndexHome) -> None:
     index = home.create()
     rng = random.Random(1)
     fids = [rng.getrandbits(64) for _ in range(2000)] + FIDS
-    index.put([(fid, entry_of(fid % 1000)) for fid in fids])
+    index.put([(fid, entry_of(fid % 1000)) for fid in fids], Counters())
     index.checkpoint(Watermark(1, 4096))
     rows = list(index.scan())
     assert [fid for fid, _ in rows] == sorted(set(fids), key=lambda fid: (bucket_of(fid), fid))
@@ -71,7 +72,7 @@ def test_scanning_gives_everything_by_bucket_and_fid(home: IndexHome) -> None:
 def test_a_bucket_is_scanned_from_any_place(home: IndexHome, bucket: int) -> None:
     index = home.create()
     fids = [fid for fid in range(20_000) if bucket_of(fid) in (bucket, (bucket + 1) % 256)]
-    index.put([(fid, entry_of(fid)) for fid in fids])
+    index.put([(fid, entry_of(fid)) for fid in fids], Counters())
     mine = [fid for fid in fids if bucket_of(fid) == bucket]
     assert len(mine) > 20
     assert [fid for fid, _ in index.scan_bucket(bucket, None)] == mine
@@ -84,14 +85,14 @@ def test_a_bucket_is_scanned_from_any_place(home: IndexHome, bucket: int) -> Non
 def test_the_greatest_fid_of_the_last_bucket_is_listed(home: IndexHome) -> None:
     index = home.create()
     fid = next(fid for fid in range(2**64 - 1, 0, -1) if bucket_of(fid) == 255)
-    index.put([(fid, entry_of(1))])
+    index.put([(fid, entry_of(1))], Counters())
     assert [found for found, _ in index.scan_bucket(255, None)] == [fid]
     index.close()
 
 
 def test_a_scan_may_be_left_early(home: IndexHome) -> None:
     index = home.create()
-    index.put([(fid, entry_of(fid)) for fid in range(100)])
+    index.put([(fid, entry_of(fid)) for fid in range(100)], Counters())
     assert next(iter(index.scan()))[1] is not None
     index.close()
 
@@ -99,9 +100,9 @@ def test_a_scan_may_be_left_early(home: IndexHome) -> None:
 def test_it_survives_closing(home: IndexHome) -> None:
     index = home.create()
     assert index.watermark() is None
-    index.put([(1, entry_of(1))])
+    index.put([(1, entry_of(1))], Counters())
     index.checkpoint(Watermark(3, 12345))
-    index.put([(2, entry_of(2))])
+    index.put([(2, entry_of(2))], Counters())
     index.close()
 
     again = home.open()
@@ -122,7 +123,7 @@ def test_creating_begins_empty_whatever_was_there(home: IndexHome) -> None:
         index = home.create()
         assert list(index.scan()) == []
         assert index.watermark() is None
-        index.put([(1, entry_of(1))])
+        index.put([(1, entry_of(1))], Counters())
         index.checkpoint(Watermark(1, 1))
         index.close()
 
@@ -135,11 +136,11 @@ def _filled(path: Path, count: int = 5000) -> LevelDbHome:
     home = LevelDbHome(path)
     index = home.create()
     for first in range(0, count, 500):
-        index.put([(fid, entry_of(fid)) for fid in range(first, first + 500)])
+        index.put([(fid, entry_of(fid)) for fid in range(first, first + 500)], Counters())
     index.checkpoint(Watermark(1, 4096))
     index.close()
     index = home.open()
-    index.put([(fid, entry_of(fid)) for fid in range(count, count + 500)])
+    index.put([(fid, entry_of(fid)) for fid in range(count, count + 500)], Counters())
     index.close()
     return home
 
@@ -223,7 +224,7 @@ def test_a_checkpoint_syncs_the_logs_before_it_writes_the_watermark(
 ) -> None:
     home = LevelDbHome(tmp_path / "index")
     index = home.create()
-    index.put([(1, entry_of(1))])
+    index.put([(1, entry_of(1))], Counters())
     synced: list[str] = []
 
     def note(path: Path, flags: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import xxhash
 
 from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import (
+    CompactDone,
+    CompactJob,
     DeleteItem,
     DigestJob,
     DigestsDone,
@@ -18,6 +21,8 @@ from fabric.chunk.jobs import (
     ReadDone,
     ReadItem,
     ReadResult,
+    ScrubDone,
+    ScrubJob,
     StoreItem,
     WriteBatch,
     WriteDone,
@@ -47,26 +52,28 @@ class Bench:
         disk: FakeDisk | None = None,
         home: MemoryIndexHome | None = None,
         settings: Settings = SMALL,
+        wall_ms: Callable[[], int] = lambda: 1000,
     ) -> None:
         self.disk = disk or FakeDisk()
         self.home = home or MemoryIndexHome()
         self.settings = settings
+        self.wall_ms = wall_ms
         self.engine = Engine(
-            self.disk, self.home, uuid=UUID, settings=settings, rng=random.Random(1), wall_ms=lambda: 1000
+            self.disk, self.home, uuid=UUID, settings=settings, rng=random.Random(1), wall_ms=wall_ms
         )
 
     def crashed(self, disk: FakeDisk | None = None) -> Bench:
         """What starts after a power cut that left ``disk``."""
-        return Bench(disk or self.disk.crash(), self.home, self.settings)
+        return Bench(disk or self.disk.crash(), self.home, self.settings, self.wall_ms)
 
     def killed(self) -> Bench:
         """What starts after the process was killed: the system still has all that was written."""
         self.engine._index.close()
-        return Bench(self.disk, self.home, self.settings)
+        return Bench(self.disk, self.home, self.settings, self.wall_ms)
 
     def without_index(self) -> Bench:
         """What starts on the same data files when the index is gone."""
-        return Bench(self.disk, MemoryIndexHome(), self.settings)
+        return Bench(self.disk, MemoryIndexHome(), self.settings, self.wall_ms)
 
     def write(self, *items: StoreItem | DeleteItem) -> list[Outcome]:
         done = self.engine.run(WriteBatch(list(items)))
@@ -100,6 +107,30 @@ class Bench:
             assert isinstance(done, ListDone)
             found |= {entry.fid: entry.checksum for entry in done.entries}
         return found
+
+    def compact(self, *, all_garbage: bool = True, bytes_max: int = 2**20) -> CompactDone:
+        """Compact until nothing is worth it; gives the last event."""
+        while True:
+            done = self.engine.run(CompactJob(bytes_max, all_garbage))
+            while isinstance(done, CompactDone) and done.follow is not None:
+                done = self.engine.run(done.follow)
+            assert isinstance(done, CompactDone)
+            if done.idle:
+                return done
+
+    def scrub(self, *, bytes_max: int = 2**20) -> list[ScrubDone]:
+        """Scrub from the start to the end; gives all events."""
+        found = []
+        job = ScrubJob(bytes_max, anew=True)
+        while True:
+            done = self.engine.run(job)
+            assert isinstance(done, ScrubDone)
+            found.append(done)
+            if done.follow is not None:
+                self.engine.run(done.follow)
+            if not done.scrub.running:
+                return found
+            job = ScrubJob(bytes_max)
 
     def digest(self) -> bytes:
         done = self.engine.run(DigestJob(None))

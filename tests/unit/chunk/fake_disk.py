@@ -95,6 +95,9 @@ class FakeFile:
     def size(self) -> int:
         return len(self.inode.content)
 
+    def forget(self, offset: int, length: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

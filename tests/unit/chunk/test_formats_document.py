@@ -26,9 +26,9 @@ def read_store(directory: Path) -> tuple[dict[int, bytes], set[int]]:
     for path in sorted((directory / "fragments").glob("*.data")):
         data = path.read_bytes()
         assert data[:8] == b"FABRICDF" and data[:2048] == data[2048:4096]
-        version, number = struct.unpack_from("<II", data, 8)
+        version, kind, number = struct.unpack_from("<HHI", data, 8)
         salt, _, check = struct.unpack_from("<QQQ", data, 32)
-        assert (version, number, data[16:32]) == (1, int(path.stem), UUID)
+        assert (version, kind, number, data[16:32]) == (1, 0, int(path.stem), UUID)
         assert check == xxhash.xxh3_64_intdigest(data[:48])
         at = 4096
         while data[at : at + 4] == b"FRec":
@@ -59,9 +59,12 @@ def read_index(directory: Path) -> dict[int, tuple[int, int, int, int, int]]:
         if key == b"w":
             assert len(value) == 20
             continue
+        if key[:1] != b"f":
+            assert key[:1] in b"bgv"
+            continue
         fid = int.from_bytes(key[2:], "big")
         assert key == b"f" + bytes([(fid * 0x9E3779B97F4A7C15 % 2**64) >> 56]) + fid.to_bytes(8, "big")
-        offset, checksum, file, length, flags = struct.unpack("<QQIII", value[:-8])
+        offset, checksum, file, length, flags, _ = struct.unpack("<QQIIII", value[:-8])
         rows[fid] = (file, offset, length, checksum, flags)
     store.close()
     return rows

@@ -56,8 +56,10 @@ def test_an_index_row_is_these_bytes() -> None:
     key = encode_key(0x1122334455667788)
     assert key.hex() == "66741122334455667788"
     assert decode_key(key) == 0x1122334455667788
-    value = encode_value(key, Entry(file=3, offset=0x1000, length=100, checksum=0xA1A2A3A4A5A6A7A8, flags=1))
-    assert value.hex() == "0010000000000000a8a7a6a5a4a3a2a10300000064000000010000008989590656ef50d6"
+    value = encode_value(
+        key, Entry(file=3, offset=0x1000, length=100, checksum=0xA1A2A3A4A5A6A7A8, flags=1, stale=2)
+    )
+    assert value.hex() == "0010000000000000a8a7a6a5a4a3a2a1030000006400000001000000020000000abb98e399406603"
     assert encode_watermark(Watermark(3, 0x1000)).hex() == "001000000000000003000000d4352bcb4938cc53"
 
 

@@ -188,7 +188,8 @@ def test_a_tombstone_holds_against_any_record_of_its_fid() -> None:
     bench = Bench()
     bench.store(1)
     bench.write(delete(1))
-    data_file = bench.engine._files[1]
+    data_file = bench.engine._files.active
+    assert data_file is not None
     payload = payload_of(1)
     header = RecordHeader(1, data_file.end, checksum_of(payload), 1, 0, data_file.end, 1, len(payload))
     data_file.append([encode_header(header, data_file.salt), payload], RECORD)
@@ -204,7 +205,8 @@ def test_a_scan_finds_the_same_whatever_it_reads_at_once(
         bench.store(fid)
     for fid in range(2, 40, 3):
         bench.disk.flip(FILE, SUPERBLOCK_BYTES + (fid - 1) * RECORD + 9)
-    data_file = bench.engine._files[1]
+    data_file = bench.engine._files.active
+    assert data_file is not None
     at_once = list(scan(data_file, SUPERBLOCK_BYTES, 10**6))
     monkeypatch.setattr("fabric.chunk.scan.BLOCK_BYTES", block_bytes)
 

@@ -1,0 +1,420 @@
+"""Compaction: the live records of sealed data files move into a new one, and the old ones go.
+
+The steps, each of which may be the last one before a crash:
+
+    copy    (background)  slices of live records into NUMBER.data.new, each synced
+                          at the end: cut, renamed to NUMBER.data, directory synced
+    switch  (write)       slices of the new file's records: each entry that still points into an old file
+                          points into the new one; the last slice ends with a checkpoint of the index
+    remove  (background)  the old files, directory synced
+    forget  (write)       their counters
+
+**Why nothing is lost.**  An old file goes only after the index that no longer needs it is durable, and its
+replacement was durable before.  Until then both are there, and a start understands every mixture: an
+unfinished name is removed, a file that is not completely switched is read whole.
+
+**Beside a writer.**  Entries change on the write lane only.  A fragment that was deleted or repaired after it
+was copied has another entry when its switch comes, and keeps it; its entry then remembers that the new file
+holds a copy.  A reader that holds an old entry still has the old file open.
+
+**What is not copied:** records without an entry that points at them, and tombstones that nothing needs
+any more (see ``copies``).  A damaged record is copied as it is: what should be here must not be forgotten.
+Entries that point where no header can be read are found in the index, in a second run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from array import array
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import msgspec
+import xxhash
+
+from fabric.chunk.compaction_plan import Candidate, choose
+from fabric.chunk.copies import holding, is_needed
+from fabric.chunk.data_file import UNFINISHED_SUFFIX, DataFile, file_name
+from fabric.chunk.index import MANY, Entry, IndexLost
+from fabric.chunk.jobs import CompactFollow, CompactionStatus, CompactJob
+from fabric.chunk.record import (
+    ALIGNMENT,
+    COMPACTED,
+    PADDING,
+    RECORD_HEADER_BYTES,
+    SUPERBLOCK_BYTES,
+    TOMBSTONE,
+    RecordHeader,
+    Superblock,
+    encode_header,
+)
+from fabric.chunk.recovery import Recovered
+from fabric.chunk.scan import Found, Gap, scan_headers
+from fabric.chunk.writer import Change, Writer
+from fabric.errors import DiskFailed, NoSpace
+from fabric.node.disk import Buffer, Disk
+from fabric.settings import MIB, UPKEEP_RECORD_BYTES, Settings
+
+SWITCH_COUNT = 256
+"""Entries switched in one job of the write lane: a few milliseconds."""
+ROOM_BYTES = 16 * MIB
+"""Left alone on a full disk: for tombstones and the index."""
+SEAL_SHARE = 16
+"""The active file is sealed when a sixteenth of the largest size, and enough of the file, is garbage."""
+SKIPPED_RECORD_BYTES = UPKEEP_RECORD_BYTES // 16
+"""What a record costs that is only looked at."""
+SEAL, SWITCH, REMOVE, FORGET = "seal", "switch", "remove", "forget"
+
+
+class _Piece(msgspec.Struct):
+    """A record to copy, header and payload as they are."""
+
+    header: RecordHeader
+    payload: memoryview
+
+
+class _Run(msgspec.Struct):
+    """One compaction."""
+
+    victims: list[int]
+    """Numbers of the files to replace."""
+    total_bytes: int
+    source: Iterator[tuple[int, _Piece | None]]
+    """Gives, for each record looked at, how many bytes further it is, and the record if it is to be kept."""
+    read_bytes: int = 0
+    output: DataFile | None = None
+    """None while nothing was found that must be kept."""
+    dropped: array[int] = msgspec.field(default_factory=lambda: array("Q"))
+    """Fids of tombstones that were left out."""
+    switching: Iterator[Found | Gap] | None = None
+    """Walks over the output."""
+
+
+class Compaction:
+    """Does one compaction after the other.  ``copy`` and ``follow`` are never called at the same time."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        state: Recovered,
+        writer: Writer,
+        *,
+        uuid: bytes,
+        settings: Settings,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._disk = disk
+        self._files = state.files
+        self._index = state.index
+        self._totals = state.totals
+        self._quarantined = state.quarantined
+        self._writer = writer
+        self._uuid = uuid
+        self._settings = settings
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._run: _Run | None = None
+        self._unreadable: set[int] = set()
+        """Files that could not be compacted; tried again after a restart."""
+        self._again: list[int] = []
+        """Files whose remaining entries must be looked up in the index."""
+        self._freed_bytes = 0
+        self._finished = 0
+        self._problem = ""
+        self.failed = ""
+        """Set when the disk failed: reason to be read-only."""
+
+    def status(self) -> CompactionStatus:
+        """What is going on."""
+        run = self._run
+        return CompactionStatus(
+            running=run is not None,
+            files=list(run.victims) if run is not None else [],
+            progress=min(1.0, run.read_bytes / max(1, run.total_bytes)) if run is not None else 0.0,
+            freed_bytes=self._freed_bytes,
+            finished=self._finished,
+            problem=self._problem,
+        )
+
+    # --- on the background lane -------------------------------------------------------------------
+
+    def copy(self, job: CompactJob) -> tuple[int, CompactFollow | None, bool]:
+        """Copy a slice.  Returns what it cost in bytes, what must follow, whether nothing is to be done.
+
+        Raises IndexLost.
+        """
+        if self._run is None:
+            if self._should_seal(job.all_garbage):
+                return 0, CompactFollow("write", SEAL), False
+            self._run = self._begin(job.all_garbage)
+        if self._run is None:
+            return 0, None, True
+        try:
+            return self._copy(self._run, job.bytes_max)
+        except IndexLost:
+            raise
+        except (NoSpace, DiskFailed) as error:
+            self._give_up(self._run, error)
+            return 0, None, True
+
+    def follow(self, step: str) -> CompactFollow | None:
+        """Do a step other than copying, on the lane that it was for; returns the next one.
+
+        Raises IndexLost.
+        """
+        run = self._run
+        try:
+            if step == SEAL:
+                self._writer.seal()
+                return None
+            assert run is not None, f"{step} without a compaction"
+            if step == SWITCH:
+                return self._switch(run)
+            if step == REMOVE:
+                return self._remove(run)
+            assert step == FORGET
+            self._forget(run)
+            return None
+        except IndexLost:
+            raise
+        except (NoSpace, DiskFailed) as error:
+            # Every step is safe to leave undone; the next start finds what is left.
+            self._problem = error.message
+            if isinstance(error, DiskFailed):
+                self.failed = error.message
+            self._unreadable.update(run.victims if run is not None else ())
+            self._run = None
+            return None
+
+    # --- choosing ---------------------------------------------------------------------------------
+
+    def _should_seal(self, all_garbage: bool) -> bool:
+        """Whether the active file has so much garbage that it is worth to append to a new one."""
+        active = self._files.active
+        if active is None or self._writer.failed:
+            return False
+        candidate = self._candidate(active)
+        if all_garbage:
+            return candidate.garbage_bytes > 0
+        enough = self._settings.data_file_bytes_max // SEAL_SHARE
+        ratio = self._settings.compaction_garbage_ratio
+        return candidate.garbage_bytes >= enough and candidate.garbage_ratio >= ratio
+
+    def _candidate(self, data_file: DataFile) -> Candidate:
+        live_bytes = self._totals.file(data_file.number).record_bytes
+        return Candidate(data_file.number, data_file.data_bytes, live_bytes)
+
+    def _begin(self, all_garbage: bool) -> _Run | None:
+        if self._writer.failed:
+            return None
+        if self._again:
+            victims, self._again = self._again, []
+            total_bytes = sum(self._totals.file(number).record_bytes for number in victims)
+            return _Run(victims, total_bytes, self._from_index(victims))
+        sealed = [file for file in self._files.sealed() if file.number not in self._unreadable]
+        chosen = choose(
+            map(self._candidate, sealed),
+            garbage_ratio=0.0 if all_garbage else self._settings.compaction_garbage_ratio,
+            bytes_max=self._settings.data_file_bytes_max - SUPERBLOCK_BYTES,
+            room_bytes=self._disk.free_bytes() - ROOM_BYTES,
+        )
+        if not chosen:
+            return None
+        victims = [candidate.number for candidate in chosen]
+        return _Run(victims, sum(candidate.data_bytes for candidate in chosen), self._from_files(victims))
+
+    # --- copying ----------------------------------------------------------------------------------
+
+    def _from_files(self, victims: list[int]) -> Iterator[tuple[int, _Piece | None]]:
+        """Every record of the files, in order."""
+        for number in victims:
+            data_file = self._files.get(number)
+            assert data_file is not None, "only a compaction takes files out"
+            if not self._totals.file(number).records:
+                continue
+            for found in scan_headers(data_file, SUPERBLOCK_BYTES):
+                yield found.end - found.start, self._wanted(data_file, found)
+
+    def _wanted(self, data_file: DataFile, found: Found | Gap) -> _Piece | None:
+        if isinstance(found, Gap):
+            return None
+        header = found.header
+        entry = self._index.get(header.fid)
+        if entry is None or (entry.file, entry.offset) != (data_file.number, header.offset):
+            return None
+        if not header.is_tombstone:
+            return self._piece(data_file, header)
+        assert self._run is not None
+        return None if self._drop(self._run, entry, header) else _Piece(header, memoryview(b""))
+
+    def _drop(self, run: _Run, tombstone: Entry, header: RecordHeader) -> bool:
+        """Leave out a tombstone that is needed no more once the victims are gone."""
+        if self._wall_ms() - header.time_ms < self._settings.tombstone_keep_s * 1000:
+            return False
+        if is_needed(tombstone, [number for number in self._files.numbers() if number not in run.victims]):
+            return False
+        run.dropped.append(header.fid)
+        return True
+
+    def _piece(self, data_file: DataFile, header: RecordHeader) -> _Piece:
+        data = data_file.pread(RECORD_HEADER_BYTES + header.length, header.offset)
+        payload = memoryview(data.ljust(RECORD_HEADER_BYTES + header.length, b"\0"))[RECORD_HEADER_BYTES:]
+        if xxhash.xxh3_64_intdigest(payload) != header.checksum:
+            self._quarantined[header.fid] = (data_file.number, header.offset)
+        return _Piece(header, payload)
+
+    def _from_index(self, victims: list[int]) -> Iterator[tuple[int, _Piece | None]]:
+        """What entries still point at in the files, readable or not."""
+        for fid, entry in self._index.scan():
+            data_file = self._files.get(entry.file) if entry.file in victims else None
+            if data_file is None:
+                yield 0, None
+                continue
+            # What its header said of epoch and group is lost, and nothing reads it.
+            header = RecordHeader(
+                fid,
+                entry.offset,
+                entry.checksum,
+                0,
+                self._wall_ms(),
+                0,
+                0,
+                entry.length,
+                entry.flags & TOMBSTONE,
+            )
+            is_tombstone = entry.is_tombstone
+            yield (
+                entry.record_bytes,
+                _Piece(header, memoryview(b"")) if is_tombstone else self._piece(data_file, header),
+            )
+
+    def _copy(self, run: _Run, bytes_max: int) -> tuple[int, CompactFollow | None, bool]:
+        pieces: list[_Piece] = []
+        cost = 0
+        ended = False
+        while cost < bytes_max and not ended:
+            further, piece = next(run.source, (None, None))
+            if further is None:
+                ended = True
+                continue
+            run.read_bytes += further
+            if piece is None:
+                cost += SKIPPED_RECORD_BYTES
+            else:
+                pieces.append(piece)
+                cost += UPKEEP_RECORD_BYTES + 2 * len(piece.payload)
+        if pieces:
+            self._write(run, pieces)
+        if not ended:
+            return cost, None, False
+        if run.output is not None:
+            run.output.finish(self._disk)
+            run.switching = scan_headers(run.output, SUPERBLOCK_BYTES)
+        return cost, CompactFollow("write", SWITCH), False
+
+    def _write(self, run: _Run, pieces: list[_Piece]) -> None:
+        """Append records to the output, durably: small syncs now rather than one long one at the end."""
+        if run.output is None:
+            number, salt = self._files.next_number(), self._rng.getrandbits(64)
+            superblock = Superblock(self._uuid, number, salt, self._wall_ms(), COMPACTED)
+            run.output = DataFile.create(self._disk, superblock)
+            run.output.bytes_max = self._settings.data_file_bytes_max
+        output = run.output
+        buffers: list[Buffer] = []
+        length = 0
+        for piece in pieces:
+            header = msgspec.structs.replace(piece.header, offset=output.end + length, batch=output.end)
+            padding = -len(piece.payload) % ALIGNMENT
+            buffers += [encode_header(header, output.salt), piece.payload, PADDING[padding]]
+            length += RECORD_HEADER_BYTES + len(piece.payload) + padding
+        output.append(buffers, length)
+
+    def _give_up(self, run: _Run, error: NoSpace | DiskFailed) -> None:
+        """Leave everything as it was."""
+        self._problem = error.message
+        self._run = None
+        if isinstance(error, DiskFailed):
+            self.failed = error.message
+            self._unreadable.update(run.victims)
+        if run.output is not None:
+            run.output.file.close()
+            # A start removes it, should this fail.
+            with contextlib.suppress(DiskFailed):
+                self._disk.remove(file_name(run.output.number) + UNFINISHED_SUFFIX)
+
+    # --- switching --------------------------------------------------------------------------------
+
+    def _switch(self, run: _Run) -> CompactFollow | None:
+        """Switch some entries; the last slice makes the index durable and takes the old files out."""
+        output = run.output
+        if output is not None and self._files.get(output.number) is None:
+            self._files.add(output)
+        if run.switching is not None and output is not None:
+            found = list(islice(run.switching, SWITCH_COUNT))
+            self._writer.change(self._switched(run, output, found))
+            if found:
+                return CompactFollow("write", SWITCH)
+        if run.dropped:
+            self._writer.change(self._drops(run, run.dropped[-SWITCH_COUNT:]))
+            del run.dropped[-SWITCH_COUNT:]
+            return CompactFollow("write", SWITCH)
+        if output is not None:
+            self._totals.complete(output.number)
+            self._writer.change([])
+        self._writer.checkpoint()
+        empty = [number for number in run.victims if not self._totals.file(number).records]
+        self._again = [number for number in run.victims if number not in empty]
+        run.victims = empty
+        for number in empty:
+            self._freed_bytes += self._files.take_out(number).file.size()
+        return CompactFollow("background", REMOVE)
+
+    def _switched(self, run: _Run, output: DataFile, found: list[Found | Gap]) -> list[Change]:
+        changes: list[Change] = []
+        for item in found:
+            assert isinstance(item, Found), "the output was written just now"
+            header = item.header
+            old = self._index.get(header.fid)
+            if old is None:
+                continue
+            new = _moved(old, header, output.number, run.victims)
+            if self._quarantined.get(header.fid) == (old.file, old.offset) and new.file == output.number:
+                self._quarantined[header.fid] = (new.file, new.offset)
+            if new != old:
+                changes.append((header.fid, old, new))
+        return changes
+
+    def _drops(self, run: _Run, fids: array[int]) -> list[Change]:
+        changes: list[Change] = []
+        for fid in fids:
+            old = self._index.get(fid)
+            if old is not None and old.is_tombstone and old.file in run.victims:
+                changes.append((fid, old, None))
+        return changes
+
+    # --- removing ---------------------------------------------------------------------------------
+
+    def _remove(self, run: _Run) -> CompactFollow:
+        for number in run.victims:
+            self._disk.remove(file_name(number))
+        self._disk.sync_directory()
+        return CompactFollow("write", FORGET)
+
+    def _forget(self, run: _Run) -> None:
+        for number in run.victims:
+            self._totals.forget(number)
+        self._writer.change([])
+        self._finished += 1
+        self._problem = ""
+        self._run = None
+
+
+def _moved(old: Entry, header: RecordHeader, file: int, victims: list[int]) -> Entry:
+    """The entry of a fid whose record was copied to ``header`` of ``file``."""
+    copied = (header.is_tombstone, header.length, header.checksum)
+    if old.file not in victims or (old.is_tombstone, old.length, old.checksum) != copied:
+        return holding(old, file, leaving=victims)
+    stale = old.stale if old.flags & MANY or old.stale not in victims else 0
+    return Entry(file, header.offset, old.length, old.checksum, old.flags, stale)
