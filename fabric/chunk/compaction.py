@@ -27,14 +27,14 @@ from __future__ import annotations
 import contextlib
 import random
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import islice
 
 import msgspec
-import xxhash
 
 from fabric.chunk.compaction_plan import Candidate, choose
-from fabric.chunk.copies import holding, is_needed
+from fabric.chunk.compaction_source import CompactionSource, Look, Piece
+from fabric.chunk.copies import holding, replacing
 from fabric.chunk.data_file import UNFINISHED_SUFFIX, DataFile, file_name
 from fabric.chunk.index import MANY, Entry, IndexLost
 from fabric.chunk.jobs import CompactFollow, CompactionStatus, CompactJob
@@ -44,7 +44,6 @@ from fabric.chunk.record import (
     PADDING,
     RECORD_HEADER_BYTES,
     SUPERBLOCK_BYTES,
-    TOMBSTONE,
     RecordHeader,
     Superblock,
     encode_header,
@@ -67,26 +66,20 @@ SKIPPED_RECORD_BYTES = UPKEEP_RECORD_BYTES // 16
 SEAL, SWITCH, REMOVE, FORGET = "seal", "switch", "remove", "forget"
 
 
-class _Piece(msgspec.Struct):
-    """A record to copy, header and payload as they are."""
-
-    header: RecordHeader
-    payload: memoryview
-
-
 class _Run(msgspec.Struct):
     """One compaction."""
 
     victims: list[int]
     """Numbers of the files to replace."""
     total_bytes: int
-    source: Iterator[tuple[int, _Piece | None]]
-    """Gives, for each record looked at, how many bytes further it is, and the record if it is to be kept."""
+    source: Iterator[Look]
     read_bytes: int = 0
     output: DataFile | None = None
     """None while nothing was found that must be kept."""
     dropped: array[int] = msgspec.field(default_factory=lambda: array("Q"))
     """Fids of tombstones that were left out."""
+    has_gaps: bool = False
+    """Entries may still point into the victims when all that could be read is switched."""
     switching: Iterator[Found | Gap] | None = None
     """Walks over the output."""
 
@@ -115,7 +108,10 @@ class Compaction:
         self._settings = settings
         self._rng = rng
         self._wall_ms = wall_ms
+        self._source = CompactionSource(state, tombstone_keep_s=settings.tombstone_keep_s, wall_ms=wall_ms)
         self._run: _Run | None = None
+        self._cannot_seal = False
+        """Sealing has just failed: try it again when asked anew, and not at once."""
         self._unreadable: set[int] = set()
         """Files that could not be compacted; tried again after a restart."""
         self._again: list[int] = []
@@ -145,18 +141,20 @@ class Compaction:
 
         Raises IndexLost.
         """
-        if self._run is None:
-            if self._should_seal(job.all_garbage):
-                return 0, CompactFollow("write", SEAL), False
-            self._run = self._begin(job.all_garbage)
-        if self._run is None:
-            return 0, None, True
+        run = self._run
         try:
-            return self._copy(self._run, job.bytes_max)
+            if run is None:
+                if self._should_seal(job.all_garbage):
+                    return 0, CompactFollow("write", SEAL), False
+                self._cannot_seal = False
+                run = self._run = self._begin(job.all_garbage)
+            if run is None:
+                return 0, None, True
+            return self._copy(run, job.bytes_max)
         except IndexLost:
             raise
         except (NoSpace, DiskFailed) as error:
-            self._give_up(self._run, error)
+            self._give_up(run, error)
             return 0, None, True
 
     def follow(self, step: str) -> CompactFollow | None:
@@ -185,6 +183,7 @@ class Compaction:
             if isinstance(error, DiskFailed):
                 self.failed = error.message
             self._unreadable.update(run.victims if run is not None else ())
+            self._cannot_seal = step == SEAL
             self._run = None
             return None
 
@@ -193,7 +192,7 @@ class Compaction:
     def _should_seal(self, all_garbage: bool) -> bool:
         """Whether the active file has so much garbage that it is worth to append to a new one."""
         active = self._files.active
-        if active is None or self._writer.failed:
+        if active is None or self._writer.failed or self._cannot_seal:
             return False
         candidate = self._candidate(active)
         if all_garbage:
@@ -212,7 +211,7 @@ class Compaction:
         if self._again:
             victims, self._again = self._again, []
             total_bytes = sum(self._totals.file(number).record_bytes for number in victims)
-            return _Run(victims, total_bytes, self._from_index(victims))
+            return _Run(victims, total_bytes, self._source.from_index(victims))
         sealed = [file for file in self._files.sealed() if file.number not in self._unreadable]
         chosen = choose(
             map(self._candidate, sealed),
@@ -223,98 +222,35 @@ class Compaction:
         if not chosen:
             return None
         victims = [candidate.number for candidate in chosen]
-        return _Run(victims, sum(candidate.data_bytes for candidate in chosen), self._from_files(victims))
+        total_bytes = sum(candidate.data_bytes for candidate in chosen)
+        return _Run(victims, total_bytes, self._source.from_files(victims))
 
     # --- copying ----------------------------------------------------------------------------------
 
-    def _from_files(self, victims: list[int]) -> Iterator[tuple[int, _Piece | None]]:
-        """Every record of the files, in order."""
-        for number in victims:
-            data_file = self._files.get(number)
-            assert data_file is not None, "only a compaction takes files out"
-            if not self._totals.file(number).records:
-                continue
-            for found in scan_headers(data_file, SUPERBLOCK_BYTES):
-                yield found.end - found.start, self._wanted(data_file, found)
-
-    def _wanted(self, data_file: DataFile, found: Found | Gap) -> _Piece | None:
-        if isinstance(found, Gap):
-            return None
-        header = found.header
-        entry = self._index.get(header.fid)
-        if entry is None or (entry.file, entry.offset) != (data_file.number, header.offset):
-            return None
-        if not header.is_tombstone:
-            return self._piece(data_file, header)
-        assert self._run is not None
-        return None if self._drop(self._run, entry, header) else _Piece(header, memoryview(b""))
-
-    def _drop(self, run: _Run, tombstone: Entry, header: RecordHeader) -> bool:
-        """Leave out a tombstone that is needed no more once the victims are gone."""
-        if self._wall_ms() - header.time_ms < self._settings.tombstone_keep_s * 1000:
-            return False
-        if is_needed(tombstone, [number for number in self._files.numbers() if number not in run.victims]):
-            return False
-        run.dropped.append(header.fid)
-        return True
-
-    def _piece(self, data_file: DataFile, header: RecordHeader) -> _Piece:
-        data = data_file.pread(RECORD_HEADER_BYTES + header.length, header.offset)
-        payload = memoryview(data.ljust(RECORD_HEADER_BYTES + header.length, b"\0"))[RECORD_HEADER_BYTES:]
-        if xxhash.xxh3_64_intdigest(payload) != header.checksum:
-            self._quarantined[header.fid] = (data_file.number, header.offset)
-        return _Piece(header, payload)
-
-    def _from_index(self, victims: list[int]) -> Iterator[tuple[int, _Piece | None]]:
-        """What entries still point at in the files, readable or not."""
-        for fid, entry in self._index.scan():
-            data_file = self._files.get(entry.file) if entry.file in victims else None
-            if data_file is None:
-                yield 0, None
-                continue
-            # What its header said of epoch and group is lost, and nothing reads it.
-            header = RecordHeader(
-                fid,
-                entry.offset,
-                entry.checksum,
-                0,
-                self._wall_ms(),
-                0,
-                0,
-                entry.length,
-                entry.flags & TOMBSTONE,
-            )
-            is_tombstone = entry.is_tombstone
-            yield (
-                entry.record_bytes,
-                _Piece(header, memoryview(b"")) if is_tombstone else self._piece(data_file, header),
-            )
-
     def _copy(self, run: _Run, bytes_max: int) -> tuple[int, CompactFollow | None, bool]:
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         cost = 0
-        ended = False
-        while cost < bytes_max and not ended:
-            further, piece = next(run.source, (None, None))
-            if further is None:
-                ended = True
-                continue
-            run.read_bytes += further
-            if piece is None:
+        look: Look | None = None
+        while cost < bytes_max and (look := next(run.source, None)) is not None:
+            run.read_bytes += look.further_bytes
+            run.has_gaps = run.has_gaps or look.is_gap
+            if look.dropped_fid is not None:
+                run.dropped.append(look.dropped_fid)
+            if look.piece is None:
                 cost += SKIPPED_RECORD_BYTES
             else:
-                pieces.append(piece)
-                cost += UPKEEP_RECORD_BYTES + 2 * len(piece.payload)
+                pieces.append(look.piece)
+                cost += UPKEEP_RECORD_BYTES + 2 * len(look.piece.payload)
         if pieces:
             self._write(run, pieces)
-        if not ended:
+        if look is not None:
             return cost, None, False
         if run.output is not None:
             run.output.finish(self._disk)
             run.switching = scan_headers(run.output, SUPERBLOCK_BYTES)
         return cost, CompactFollow("write", SWITCH), False
 
-    def _write(self, run: _Run, pieces: list[_Piece]) -> None:
+    def _write(self, run: _Run, pieces: list[Piece]) -> None:
         """Append records to the output, durably: small syncs now rather than one long one at the end."""
         if run.output is None:
             number, salt = self._files.next_number(), self._rng.getrandbits(64)
@@ -331,14 +267,14 @@ class Compaction:
             length += RECORD_HEADER_BYTES + len(piece.payload) + padding
         output.append(buffers, length)
 
-    def _give_up(self, run: _Run, error: NoSpace | DiskFailed) -> None:
+    def _give_up(self, run: _Run | None, error: NoSpace | DiskFailed) -> None:
         """Leave everything as it was."""
         self._problem = error.message
         self._run = None
         if isinstance(error, DiskFailed):
             self.failed = error.message
-            self._unreadable.update(run.victims)
-        if run.output is not None:
+            self._unreadable.update(run.victims if run is not None else ())
+        if run is not None and run.output is not None:
             run.output.file.close()
             # A start removes it, should this fail.
             with contextlib.suppress(DiskFailed):
@@ -356,7 +292,7 @@ class Compaction:
             self._writer.change(self._switched(run, output, found))
             if found:
                 return CompactFollow("write", SWITCH)
-        if run.dropped:
+        if run.dropped and not run.has_gaps:
             self._writer.change(self._drops(run, run.dropped[-SWITCH_COUNT:]))
             del run.dropped[-SWITCH_COUNT:]
             return CompactFollow("write", SWITCH)
@@ -368,7 +304,7 @@ class Compaction:
         self._again = [number for number in run.victims if number not in empty]
         run.victims = empty
         for number in empty:
-            self._freed_bytes += self._files.take_out(number).file.size()
+            self._freed_bytes += self._files.take_out(number).end
         return CompactFollow("background", REMOVE)
 
     def _switched(self, run: _Run, output: DataFile, found: list[Found | Gap]) -> list[Change]:
@@ -379,7 +315,8 @@ class Compaction:
             old = self._index.get(header.fid)
             if old is None:
                 continue
-            new = _moved(old, header, output.number, run.victims)
+            # With gaps the victims may have to stay a while, and their copies with them.
+            new = _moved(old, header, output.number, run.victims, leaving=() if run.has_gaps else run.victims)
             if self._quarantined.get(header.fid) == (old.file, old.offset) and new.file == output.number:
                 self._quarantined[header.fid] = (new.file, new.offset)
             if new != old:
@@ -411,10 +348,16 @@ class Compaction:
         self._run = None
 
 
-def _moved(old: Entry, header: RecordHeader, file: int, victims: list[int]) -> Entry:
+def _moved(
+    old: Entry, header: RecordHeader, file: int, victims: Container[int], leaving: Container[int]
+) -> Entry:
     """The entry of a fid whose record was copied to ``header`` of ``file``."""
     copied = (header.is_tombstone, header.length, header.checksum)
     if old.file not in victims or (old.is_tombstone, old.length, old.checksum) != copied:
-        return holding(old, file, leaving=victims)
-    stale = old.stale if old.flags & MANY or old.stale not in victims else 0
-    return Entry(file, header.offset, old.length, old.checksum, old.flags, stale)
+        return holding(old, file, leaving)
+    moved = Entry(file, header.offset, old.length, old.checksum, header.flags)
+    if old.file not in leaving:
+        return replacing(moved, old)
+    many = old.flags & MANY
+    stale = old.stale if many or old.stale not in leaving else 0
+    return msgspec.structs.replace(moved, flags=moved.flags | many, stale=stale)

@@ -52,6 +52,9 @@ from fabric.node.disk import Disk
 from fabric.settings import MIB, Settings
 from fabric.wire.messages import BucketEntry
 
+READING = (ReadBatch, StatusJob, DigestJob, ListJob, CompareJob)
+"""Jobs that change nothing."""
+
 
 class Engine:
     """Fragments on one disk."""
@@ -87,7 +90,8 @@ class Engine:
         self._no_space_reason = ""
         self._failure = ""
         self._restart_reason = ""
-        self._writing = False
+        self._busy: set[int] = set()
+        """Jobs under way that may change the disk; one that crashed stays."""
         self._writer = Writer(
             disk,
             state,
@@ -116,11 +120,18 @@ class Engine:
 
     def run(self, job: object) -> Event:
         """Do a job of any lane.  What the world did wrong is in the event; only a bug raises."""
-        return self._jobs[type(job)](job)
+        if isinstance(job, READING):
+            return self._jobs[type(job)](job)
+        self._busy.add(id(job))
+        event = self._jobs[type(job)](job)
+        self._busy.discard(id(job))
+        return event
 
     def status(self) -> Status:
         """Counts, space, and whether fragments can be stored."""
-        free_bytes = self._free_bytes()
+        return self._status(self._free_bytes())
+
+    def _status(self, free_bytes: int) -> Status:
         snapshot = self._totals.snapshot
         data_bytes = self._files.data_bytes
         return Status(
@@ -142,7 +153,7 @@ class Engine:
 
         Leaves everything to recovery when a write hangs in the disk, or has crashed.
         """
-        if self._writing:
+        if self._busy:
             return
         try:
             self._writer.checkpoint()
@@ -182,13 +193,12 @@ class Engine:
     # --- writing ----------------------------------------------------------------------------------
 
     def _write(self, job: WriteBatch) -> WriteDone:
-        self._writing = True
-        outcomes = self._writer.write(job.items, self._space_reason(self._free_bytes()))
-        self._writing = False
+        free_bytes = self._free_bytes()
+        outcomes = self._writer.write(job.items, self._space_reason(free_bytes))
         for outcome in outcomes:
             if isinstance(outcome.error, IndexLost):
                 self._note_failure(outcome.error)
-        return WriteDone(outcomes, self.status())
+        return WriteDone(outcomes, self._status(free_bytes))
 
     # --- upkeep -----------------------------------------------------------------------------------
 
