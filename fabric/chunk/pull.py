@@ -6,7 +6,6 @@ checksum by the engine, like that of any fragment to be stored.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 READ_TIMEOUT_MS = 10_000
-REPAIRS_MAX = 8
-"""Repairs at once; a fragment beyond that is repaired when it is next asked for."""
 
 Then: TypeAlias = "Callable[[bool, float], list[Effect]]"
 """Takes whether the fragment is settled here now (stored, or refused for good), and the time."""
@@ -32,12 +29,10 @@ Then: TypeAlias = "Callable[[bool, float], list[Effect]]"
 class Puller:
     """Fetches fragments and stores them."""
 
-    def __init__(self, calls: Calls, writes: WriteQueue, standing: Standing, rng: random.Random) -> None:
+    def __init__(self, calls: Calls, writes: WriteQueue, standing: Standing) -> None:
         self._calls = calls
         self._writes = writes
         self._standing = standing
-        self._rng = rng
-        self._repairing: set[int] = set()
 
     def pull(self, entry: BucketEntry, endpoints: Sequence[str], now: float, then: Then) -> list[Effect]:
         """Get a fragment from the first of these peers that gives a good copy."""
@@ -54,20 +49,6 @@ class Puller:
 
         request = ReadFragment(READ_TIMEOUT_MS, self._standing.group, entry.fid, 0, entry.length)
         return [self._calls.start(endpoints[0], request, now, on_answer)]
-
-    def repair(self, entry: BucketEntry, now: float) -> list[Effect]:
-        """Replace a damaged copy by a good one from any peer."""
-        if entry.fid in self._repairing or len(self._repairing) >= REPAIRS_MAX:
-            return []
-        peers = list(self._standing.peers)
-        self._rng.shuffle(peers)
-        self._repairing.add(entry.fid)
-
-        def on_end(settled: bool, now: float) -> list[Effect]:
-            self._repairing.discard(entry.fid)
-            return []
-
-        return self.pull(entry, peers, now, on_end)
 
     def _store(
         self,

@@ -14,6 +14,7 @@ from functools import partial
 from fabric.chunk.catch_up import CatchUp
 from fabric.chunk.deletions import Deletions
 from fabric.chunk.jobs import (
+    CompactDone,
     CompareDone,
     DeleteItem,
     DigestJob,
@@ -23,6 +24,7 @@ from fabric.chunk.jobs import (
     ReadDone,
     ReadItem,
     ReadResult,
+    ScrubDone,
     Status,
     StatusDone,
     StatusJob,
@@ -34,11 +36,13 @@ from fabric.chunk.pull import Puller
 from fabric.chunk.read_queue import LANE as READ_LANE
 from fabric.chunk.read_queue import ReadQueue
 from fabric.chunk.read_queue import Ticket as ReadTicket
+from fabric.chunk.repairs import Repairs
 from fabric.chunk.standing import SYNC, Standing
+from fabric.chunk.upkeep import Upkeep
 from fabric.chunk.write_queue import Ticket, WriteQueue
 from fabric.errors import BadRequest, Busy, FabricError
 from fabric.node.calls import Calls
-from fabric.node.effects import WORKER, Effect, Payload, Reply, Run, Sender
+from fabric.node.effects import WORKER, Effect, Exit, Payload, Reply, Run, Sender
 from fabric.settings import Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
@@ -98,7 +102,9 @@ class ChunkRole:
         self._reads = ReadQueue(settings.read_threads)
         self._listings = 0
         self._standing = Standing(server)
-        self._puller = Puller(self._calls, self._writes, self._standing, rng)
+        self._puller = Puller(self._calls, self._writes, self._standing)
+        self._repairs = Repairs(self._puller, self._standing, rng)
+        self._upkeep = Upkeep(settings)
         self._deletions = Deletions()
         self._catch_up: CatchUp | None = None
         self._wants_catch_up = False
@@ -145,7 +151,7 @@ class ChunkRole:
 
     def on_tick(self, now: float) -> list[Effect]:
         """Calls that ran out, the heartbeat, the next round of catching up."""
-        effects = self._calls.on_tick(now)
+        effects = self._calls.on_tick(now) + self._repairs.on_tick(now) + self._upkeep.on_tick(now)
         if self._catch_up is not None:
             effects += self._catch_up.on_tick(now)
         beat = self._link.on_tick(now)
@@ -156,9 +162,14 @@ class ChunkRole:
 
     def next_deadline(self) -> float | None:
         """The earliest of the above."""
-        catch_up = self._catch_up.next_deadline() if self._catch_up is not None else None
-        times = [at for at in (self._calls.next_deadline(), self._link.due_at, catch_up) if at is not None]
-        return min(times, default=None)
+        deadlines = (
+            self._calls.next_deadline(),
+            self._link.due_at,
+            self._catch_up.next_deadline() if self._catch_up is not None else None,
+            self._repairs.next_deadline(),
+            self._upkeep.next_deadline(),
+        )
+        return min((at for at in deadlines if at is not None), default=None)
 
     def _go_on(self, now: float) -> list[Effect]:
         """What any event may have made possible."""
@@ -228,7 +239,7 @@ class ChunkRole:
             effects: list[Effect] = [Reply(sender, failed(result.error))]
             if result.damaged is not None:
                 log.warning("%s; asking the other members for a good copy", result.error.message)
-                effects += self._puller.repair(result.damaged, now)
+                effects += self._repairs.add(result.damaged, now)
             return effects
 
         self._reads.add(ReadItem(ReadTicket(on_done, now + m.deadline_ms / 1000), m.fid, m.offset, m.length))
@@ -266,28 +277,43 @@ class ChunkRole:
 
     def _on_event(self, event: object, now: float) -> list[Effect]:
         if isinstance(event, WriteDone):
-            effects = self._writes.finish(event, now)
-            self._take_status(event.status, now)
-            return effects
+            return self._writes.finish(event, now) + self._take_status(event.status, now)
         if isinstance(event, ReadDone):
             return self._reads.finish(event, now)
         if isinstance(event, DigestsDone | ListDone | CompareDone):
             finished: list[Effect] = event.token(event, now)
             return finished
         if isinstance(event, StatusDone):
-            self._take_status(event.status, now)
-            return []
+            return self._take_status(event.status, now)
+        if isinstance(event, ScrubDone):
+            return self._on_scrubbed(event, now)
+        if isinstance(event, CompactDone):
+            return self._upkeep.on_compacted(event, now) + self._take_status(event.status, now)
         raise TypeError(f"{type(event).__name__} is no event of the engine")
 
-    def _take_status(self, status: Status, now: float) -> None:
+    def _on_scrubbed(self, done: ScrubDone, now: float) -> list[Effect]:
+        effects = self._upkeep.on_scrubbed(done, now)
+        for entry in done.damaged:
+            log.warning("fragment %d is damaged; asking the other members for a good copy", entry.fid)
+            effects += self._repairs.add(entry, now)
+        for fid in done.lost_tombstones:
+            log.warning("the tombstone of fragment %d is damaged; writing it anew", fid)
+            self._delete(fid)
+        return effects + self._take_status(done.status, now)
+
+    def _take_status(self, status: Status, now: float) -> list[Effect]:
         before, self._status = self._status, status
+        if status.restart_reason:
+            return [Exit(status.restart_reason)]
         if before is None:
             self._link.begin(now)
+            self._upkeep.start(now)
         elif status.read_only_reason != before.read_only_reason:
             log.warning("%s", status.read_only_reason or "able to take writes again")
             self._link.soon(now)
         if self._catch_up is not None:
             self._catch_up.on_mutations(status.mutations, now)
+        return []
 
     # --- the master -------------------------------------------------------------------------------
 

@@ -127,7 +127,11 @@ def command(
         rng=random.Random(),
         version=__version__,
     )
-    lanes = {"write": Lane(engine.run), "read": Lane(engine.run, settings.read_threads)}
+    lanes = {
+        "write": Lane(engine.run),
+        "read": Lane(engine.run, settings.read_threads),
+        "background": Lane(engine.run),
+    }
     try:
         loop = ZmqLoop(role, listen=listen, lanes=lanes)
     except BindFailed as error:

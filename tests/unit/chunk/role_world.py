@@ -12,7 +12,7 @@ from typing import Any
 
 from fabric.chunk.role import ChunkRole
 from fabric.errors import Unavailable
-from fabric.node.effects import WORKER, Effect, Reply, Run, Send, Sender
+from fabric.node.effects import WORKER, Effect, Exit, Reply, Run, Send, Sender
 from fabric.settings import Settings
 from fabric.wire import codec
 from fabric.wire.messages import (
@@ -43,7 +43,11 @@ class Server:
     def __init__(self, name: str, bench: Bench, settings: Settings, seed: int) -> None:
         self.name = name
         self.bench = bench
-        self.lanes: dict[str, deque[object]] = {"write": deque(), "read": deque()}
+        self.lanes: dict[str, deque[object]] = {
+            "write": deque(),
+            "read": deque(),
+            "background": deque(),
+        }
         self.role = ChunkRole(
             server=name,
             uuid="ab" * 16,
@@ -75,6 +79,8 @@ class World:
         """Servers and "master" that cannot be reached."""
         self.assignments: dict[str, Assignment] = {}
         """What the master answers each server."""
+        self.exits: dict[str, str] = {}
+        """Servers that ended themselves, and why."""
         self.silent = silent
         """The master takes heartbeats and does not answer."""
         self._events: deque[tuple[str, Message, Sender, Any]] = deque()
@@ -200,6 +206,8 @@ class World:
         for effect in effects:
             if isinstance(effect, Run):
                 server.lanes[effect.lane].append(effect.job)
+            elif isinstance(effect, Exit):
+                self.exits[server.name] = effect.reason
             elif isinstance(effect, Reply):
                 self._reply(server, effect)
             elif isinstance(effect, Send):

@@ -1,0 +1,148 @@
+"""Scrub and compaction keep to their rates, take turns, and never run twice at once."""
+
+from __future__ import annotations
+
+import random
+
+from fabric.chunk.jobs import (
+    CompactDone,
+    CompactFollow,
+    CompactionStatus,
+    CompactJob,
+    ScrubDone,
+    ScrubFollow,
+    ScrubJob,
+    ScrubStatus,
+    Status,
+)
+from fabric.chunk.upkeep import COMPACTION_IDLE_S, SCRUB_IDLE_S, Upkeep
+from fabric.node.effects import Effect, Run
+from fabric.settings import Settings
+
+RATE = 1_000_000
+SETTINGS = Settings(scrub_bytes_per_s=RATE, compaction_bytes_per_s=2 * RATE)
+
+
+def scrubbed(cost_bytes: int = 0, *, idle: bool = False, follow: ScrubFollow | None = None) -> ScrubDone:
+    return ScrubDone(ScrubStatus(), Status(), cost_bytes, idle, follow=follow)
+
+
+def compacted(cost_bytes: int = 0, *, idle: bool = False, follow: CompactFollow | None = None) -> CompactDone:
+    return CompactDone(CompactionStatus(), Status(), cost_bytes, idle, follow)
+
+
+def started(now: float = 0.0) -> Upkeep:
+    upkeep = Upkeep(SETTINGS)
+    upkeep.start(now)
+    return upkeep
+
+
+def job_of(effects: list[Effect]) -> object:
+    (effect,) = effects
+    assert isinstance(effect, Run)
+    return effect.job
+
+
+def test_nothing_runs_before_the_start() -> None:
+    upkeep = Upkeep(SETTINGS)
+    assert upkeep.next_deadline() is None
+    assert upkeep.on_tick(1000.0) == []
+
+
+def test_one_slice_at_a_time() -> None:
+    upkeep = started()
+    assert isinstance(job_of(upkeep.on_tick(0.0)), ScrubJob)
+    assert upkeep.next_deadline() is None
+    assert upkeep.on_tick(5.0) == []
+    upkeep.scrub_now(5.0)
+    upkeep.compact_now(5.0)
+    assert upkeep.on_tick(5.0) == []
+
+
+def test_both_kinds_keep_to_their_rates_however_long_a_slice_takes() -> None:
+    rng = random.Random(1)
+    upkeep = started()
+    now = 0.0
+    spent = {ScrubJob: 0, CompactJob: 0}
+    effects = upkeep.on_tick(now)
+    while now < 100.0:
+        if not effects:
+            due_at = upkeep.next_deadline()
+            assert due_at is not None and due_at >= now
+            now = due_at
+            effects = upkeep.on_tick(now)
+            continue
+        job = job_of(effects)
+        cost_bytes = rng.randrange(500_000)
+        now += rng.random() * 0.02
+        if isinstance(job, ScrubJob):
+            spent[ScrubJob] += cost_bytes
+            effects = upkeep.on_scrubbed(scrubbed(cost_bytes), now)
+        else:
+            spent[CompactJob] += cost_bytes
+            effects = upkeep.on_compacted(compacted(cost_bytes), now)
+    # At most the rate, and most of it although slices of both kinds wait for each other.
+    assert 0.7 * RATE * now < spent[ScrubJob] <= RATE * now + 500_000
+    assert 0.7 * 2 * RATE * now < spent[CompactJob] <= 2 * RATE * now + 500_000
+
+
+def test_what_must_follow_runs_at_once_and_before_anything_else() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    assert isinstance(job_of(upkeep.on_scrubbed(scrubbed(idle=True), 0.0)), CompactJob)
+    follow = CompactFollow("write", "switch")
+    assert upkeep.on_compacted(compacted(10 * RATE, follow=follow), 0.0) == [Run("write", follow)]
+    assert upkeep.next_deadline() is None
+    last = CompactFollow("background", "remove")
+    assert upkeep.on_compacted(compacted(follow=last), 0.1) == [Run("background", last)]
+    assert upkeep.on_compacted(compacted(), 0.2) == []
+    # The slice before the steps had its price.
+    assert upkeep.next_deadline() == 5.0
+    assert isinstance(job_of(upkeep.on_tick(5.0)), CompactJob)
+
+
+def test_tombstones_that_a_scrub_found_needless_are_forgotten_before_the_next_slice() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    follow = ScrubFollow([1, 2])
+    assert upkeep.on_scrubbed(scrubbed(2 * RATE, follow=follow), 0.0) == [Run("write", follow)]
+    assert isinstance(job_of(upkeep.on_scrubbed(scrubbed(), 0.1)), CompactJob)
+    upkeep.on_compacted(compacted(idle=True), 0.1)
+    assert upkeep.next_deadline() == 2.0
+
+
+def test_idle_kinds_look_again_after_a_pause() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    upkeep.on_scrubbed(scrubbed(idle=True), 0.0)
+    assert upkeep.on_compacted(compacted(idle=True), 0.0) == []
+    assert upkeep.next_deadline() == min(COMPACTION_IDLE_S, SCRUB_IDLE_S)
+
+
+def test_an_ordered_scrub_begins_anew_at_once_and_only_once() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    upkeep.scrub_now(0.0)
+    upkeep.on_scrubbed(scrubbed(100 * RATE), 0.0)
+    job = job_of(upkeep.on_compacted(compacted(idle=True), 0.0))
+    assert isinstance(job, ScrubJob) and job.anew
+    upkeep.on_scrubbed(scrubbed(RATE), 0.0)
+    job = job_of(upkeep.on_tick(1.0))
+    assert isinstance(job, ScrubJob) and not job.anew
+
+
+def test_an_ordered_compaction_goes_on_until_no_garbage_is_left() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    upkeep.on_scrubbed(scrubbed(idle=True), 0.0)
+    upkeep.on_compacted(compacted(idle=True), 0.0)
+    upkeep.compact_now(1.0)
+    for now in (1.0, 2.0, 3.0):
+        job = job_of(upkeep.on_tick(now))
+        assert isinstance(job, CompactJob) and job.all_garbage
+        upkeep.on_compacted(compacted(RATE), now)
+    job = job_of(upkeep.on_tick(4.0))
+    upkeep.on_compacted(compacted(idle=True), 4.0)
+    assert not upkeep.is_compaction_ordered
+    job = job_of(upkeep.on_tick(4.0 + COMPACTION_IDLE_S))
+    assert isinstance(job, CompactJob) and not job.all_garbage
