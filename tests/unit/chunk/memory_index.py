@@ -14,7 +14,7 @@ from fabric.chunk.index import (
     bucket_of,
     check_bucket,
 )
-from fabric.errors import DiskFailed
+from fabric.errors import DiskFailed, NoSpace
 
 
 class _Put:
@@ -35,23 +35,25 @@ class _Content:
     """All that an index holds at one moment."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.rows: dict[int, dict[int, Entry]] = {}
+        """By bucket and fid."""
         self.buckets: dict[int, BucketTotals] = {}
         self.files: dict[int, FileTotals] = {}
         self.notes: dict[str, bytes] = {}
 
     def copy(self) -> _Content:
         other = _Content()
-        other.entries, other.buckets = dict(self.entries), dict(self.buckets)
-        other.files, other.notes = dict(self.files), dict(self.notes)
+        other.rows = {bucket: dict(rows) for bucket, rows in self.rows.items()}
+        other.buckets, other.files, other.notes = dict(self.buckets), dict(self.files), dict(self.notes)
         return other
 
     def apply(self, put: _Put) -> None:
         for fid, entry in put.entries:
+            rows = self.rows.setdefault(bucket_of(fid), {})
             if entry is None:
-                self.entries.pop(fid, None)
+                rows.pop(fid, None)
             else:
-                self.entries[fid] = entry
+                rows[fid] = entry
         self.buckets.update(put.counters.buckets)
         for number, totals in put.counters.files.items():
             if totals is None:
@@ -69,14 +71,15 @@ class MemoryIndex:
         for put in home.surviving:
             self._content.apply(put)
         self._watermark = home.durable_watermark
-        self._unsynced: list[_Put] = list(home.surviving)
+        self.unsynced: list[_Put] = list(home.surviving)
 
     def get(self, fid: int) -> Entry | None:
         self._check()
-        return self._content.entries.get(fid)
+        self._home.glance("index get")
+        return self._content.rows.get(bucket_of(fid), {}).get(fid)
 
     def put(self, entries: Sequence[tuple[int, Entry | None]], counters: Counters) -> None:
-        self._change(_Put(entries, counters))
+        self._change("index put", _Put(entries, counters))
 
     def counters(self) -> Counters:
         self._check()
@@ -84,14 +87,15 @@ class MemoryIndex:
 
     def scan(self) -> Iterator[tuple[int, Entry]]:
         self._check()
-        yield from sorted(self._content.entries.items(), key=lambda row: (bucket_of(row[0]), row[0]))
+        content = sorted(self._content.rows.items())
+        yield from [row for _, rows in content for row in sorted(rows.items())]
 
     def scan_bucket(self, bucket: int, after: int | None) -> Iterator[tuple[int, Entry]]:
         self._check()
-        floor = -1 if after is None else after
-        yield from sorted(
-            row for row in self._content.entries.items() if bucket_of(row[0]) == bucket and row[0] > floor
-        )
+        rows = self._content.rows.get(bucket)
+        if rows:
+            floor = -1 if after is None else after
+            yield from sorted(row for row in rows.items() if row[0] > floor)
 
     def verify_bucket(self, bucket: int) -> None:
         counted = self._content.buckets.get(bucket, BucketTotals())
@@ -100,40 +104,33 @@ class MemoryIndex:
     def checkpoint(self, watermark: Watermark) -> None:
         self._check()
         self._home.step("index checkpoint")
+        self._home.check_room()
         self._home.durable = self._content.copy()
         self._home.durable_watermark = self._watermark = watermark
         self._home.surviving = []
-        self._unsynced.clear()
+        self.unsynced.clear()
 
     def watermark(self) -> Watermark | None:
         return self._watermark
 
     def note(self, name: str, value: bytes) -> None:
-        self._change(_Put(note=(name, value)))
+        self._change("index note", _Put(note=(name, value)))
 
     def noted(self, name: str) -> bytes | None:
         self._check()
         return self._content.notes.get(name)
 
     def close(self) -> None:
-        self._home.surviving = list(self._unsynced)
+        self._home.surviving = list(self.unsynced)
 
-    def survive(self, count: int) -> None:
-        """A power cut is coming, and the first ``count`` unsynced puts will have reached the disk."""
-        self._home.surviving = self._unsynced[:count]
-
-    @property
-    def unsynced(self) -> int:
-        """Puts since the last checkpoint."""
-        return len(self._unsynced)
-
-    def _change(self, put: _Put) -> None:
+    def _change(self, what: str, put: _Put) -> None:
         self._check()
+        self._home.step(what)
         if self._home.fail_puts:
             raise DiskFailed("injected: index put failed")
-        self._home.step("index put")
+        self._home.check_room()
         self._content.apply(put)
-        self._unsynced.append(put)
+        self.unsynced.append(put)
 
     def _check(self) -> None:
         if self._home.lost:
@@ -147,24 +144,55 @@ class MemoryIndexHome:
         self.exists = False
         self.lost = False
         self.fail_puts = False
+        self.full = False
+        """Everything that would grow the index fails for lack of space."""
         self.durable = _Content()
         self.durable_watermark: Watermark | None = None
         self.surviving: list[_Put] = []
         self.created = 0
         self.condemned = False
+        self.current: MemoryIndex | None = None
+        """The one that was opened last."""
         self.step: Callable[[str], None] = lambda what: None
         """Called before each change; may raise, as a power cut would."""
+        self.glance: Callable[[str], None] = lambda what: None
+        """Called before each look-up."""
 
     def open(self) -> MemoryIndex:
         if not self.exists or self.lost or self.condemned:
             raise IndexLost("no index")
-        return MemoryIndex(self)
+        self.current = MemoryIndex(self)
+        return self.current
 
     def create(self) -> MemoryIndex:
+        self.step("index create")
+        self.check_room()
         self.created += 1
         self.exists, self.lost, self.condemned = True, False, False
         self.durable, self.durable_watermark, self.surviving = _Content(), None, []
-        return MemoryIndex(self)
+        self.current = MemoryIndex(self)
+        return self.current
 
     def condemn(self) -> None:
+        self.step("index condemn")
         self.condemned = True
+
+    def check_room(self) -> None:
+        """Raises NoSpace when it is full."""
+        if self.full:
+            raise NoSpace("injected: no space for the index")
+
+    @property
+    def unsynced(self) -> int:
+        """Puts since the last checkpoint."""
+        return len(self.current.unsynced) if self.current is not None else 0
+
+    def crash(self, puts: int = 0) -> MemoryIndexHome:
+        """What a power cut leaves, with so many of the unsynced puts; this one stays as it is."""
+        after = MemoryIndexHome()
+        after.exists, after.lost, after.condemned = self.exists, self.lost, self.condemned
+        after.created = self.created
+        after.durable, after.durable_watermark = self.durable.copy(), self.durable_watermark
+        if self.current is not None:
+            after.surviving = self.current.unsynced[:puts]
+        return after
