@@ -31,6 +31,7 @@ check:
 bench:
 	@scripts/environment test
 	.venv/bin/python -m bench
+	.venv/bin/python -m bench.engine
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info

@@ -52,3 +52,21 @@ def test_a_name_that_matches_nothing_is_a_usage_error() -> None:
 
     assert done.returncode == 2
     assert "--list" in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(180)
+def test_the_engine_bench_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    work, result = tmp_path / "work", tmp_path / "results" / "engine.json"
+    command = [sys.executable, "-m", "bench.engine", "--quick", "--runs", "1"]
+    command += ["--work", str(work), "--json", str(result)]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {figure["name"]: figure for figure in json.loads(result.read_text())["figures"]}
+    assert len(figures) == 8
+    assert all(figure["value"] > 0 for figure in figures.values())
+    assert figures["20,000 fragments: data reads a get"]["value"] == 1.0
+    assert figures["put 1 KiB, 64 in flight"]["value"] > 1
+    assert list(work.iterdir()) == []

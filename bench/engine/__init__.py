@@ -1,0 +1,1 @@
+"""The chunk engine measured alone: ``python -m bench.engine``."""
