@@ -37,9 +37,6 @@ OPERATIONS_MAX = 256
 LIST_LIMIT_MAX = 1000
 """Names in one page of a listing."""
 
-DATA_FILE_BYTES_MAX = 2 * GIB
-"""The largest data file."""
-
 UPKEEP_RECORD_BYTES = 16 * KIB
 """What scrub and compaction charge a record with, on top of its bytes: small ones cost processor time."""
 
@@ -89,8 +86,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of fragments that one client process keeps in flight, over all of its streams."""
 
     # chunk engine
-    data_file_bytes_max: Annotated[int, msgspec.Meta(ge=64 * KIB, le=DATA_FILE_BYTES_MAX)] = 1 * GIB
-    """Size at which a data file is sealed and the next begun; at most ``DATA_FILE_BYTES_MAX``."""
+    data_file_bytes_max: Annotated[int, msgspec.Meta(ge=64 * KIB, le=2 * GIB)] = 1 * GIB
+    """Size at which a data file is sealed and the next begun; at most 2 GiB."""
     reserve_bytes: int = 512 * MIB
     """A chunk server goes read-only when its disk has less room than this."""
     checkpoint_bytes: int = 64 * MIB

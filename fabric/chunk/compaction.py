@@ -341,6 +341,7 @@ class Compaction:
 
     def _forget(self, run: _Run) -> None:
         for number in run.victims:
+            self._files.is_gone(number)
             self._totals.forget(number)
         self._writer.change([])
         self._finished += 1

@@ -31,7 +31,7 @@ class Look(msgspec.Struct, frozen=True):
     piece: Piece | None = None
     """Set when the record must be kept."""
     dropped_fid: int | None = None
-    """Set when it is a tombstone that is needed no more once all of the files are gone."""
+    """Set when it is a tombstone that is needed no more once its file is gone."""
     is_gap: bool = False
     """No record could be read here; entries may still point at it."""
 
@@ -57,7 +57,7 @@ class CompactionSource:
             end = SUPERBLOCK_BYTES
             for found in scan_headers(data_file, SUPERBLOCK_BYTES):
                 end = found.end
-                yield self._look(data_file, found, numbers)
+                yield self._look(data_file, found)
             if end < data_file.end:
                 yield Look(data_file.end - end, is_gap=True)
 
@@ -82,7 +82,7 @@ class CompactionSource:
             )
             yield Look(entry.record_bytes, self._piece(data_file, header))
 
-    def _look(self, data_file: DataFile, found: Found | Gap, numbers: list[int]) -> Look:
+    def _look(self, data_file: DataFile, found: Found | Gap) -> Look:
         further_bytes = found.end - found.start
         if isinstance(found, Gap):
             return Look(further_bytes, is_gap=True)
@@ -90,14 +90,18 @@ class CompactionSource:
         entry = self._index.get(header.fid)
         if entry is None or (entry.file, entry.offset) != (data_file.number, header.offset):
             return Look(further_bytes)
-        if entry.is_tombstone and self._is_needless(entry, header, numbers):
+        if entry.is_tombstone and self._is_needless(entry, header):
             return Look(further_bytes, dropped_fid=header.fid)
         return Look(further_bytes, self._piece(data_file, header))
 
-    def _is_needless(self, tombstone: Entry, header: RecordHeader, leaving: list[int]) -> bool:
+    def _is_needless(self, tombstone: Entry, header: RecordHeader) -> bool:
+        """Needed no more once its file is gone, with all that this file holds.
+
+        Another file that is compacted at the same time does not count as gone: a crash may leave that one alone.
+        """
         if self._wall_ms() - header.time_ms < self._keep_ms:
             return False
-        return not is_needed(tombstone, [file for file in self._files.numbers() if file not in leaving])
+        return not is_needed(tombstone, [file for file in self._files.numbers() if file != tombstone.file])
 
     def _piece(self, data_file: DataFile, header: RecordHeader) -> Piece:
         """A damaged payload is taken as it is: a copy of it is as easily noticed, and not forgotten."""

@@ -94,6 +94,9 @@ class DataFile:
         except NoSpace:
             file.close()
             disk.remove(name)
+            if not compacted:
+                # The file before stays the newest one; a power cut must not bring this one back behind it.
+                disk.sync_directory()
             raise
         except DiskFailed:
             file.close()

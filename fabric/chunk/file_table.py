@@ -23,6 +23,8 @@ class FileTable:
         self._sealed_bytes = sum(
             data_file.data_bytes for data_file in files.values() if data_file is not self.active
         )
+        self._leaving: set[int] = set()
+        """Taken out, and perhaps still on the disk."""
         self._numbers = count(max([number_min, *(number + 1 for number in files)]))
 
     def get(self, number: int) -> DataFile | None:
@@ -30,8 +32,8 @@ class FileTable:
         return self._files.get(number)
 
     def numbers(self) -> list[int]:
-        """Of all files."""
-        return list(self._files)
+        """Of all files that are on the disk, or may be."""
+        return [*self._files, *self._leaving.copy()]
 
     def sealed(self) -> list[DataFile]:
         """All files that nothing is appended to any more."""
@@ -56,9 +58,14 @@ class FileTable:
 
     def take_out(self, number: int) -> DataFile:
         """A file that no entry points into any more.  Its handle closes with its last reader."""
+        self._leaving.add(number)
         data_file = self._files.pop(number)
         self._sealed_bytes -= data_file.data_bytes
         return data_file
+
+    def is_gone(self, number: int) -> None:
+        """A file that was taken out is durably removed from the disk."""
+        self._leaving.discard(number)
 
     @property
     def count(self) -> int:

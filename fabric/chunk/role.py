@@ -13,6 +13,7 @@ from functools import partial
 
 from fabric.chunk.catch_up import CatchUp
 from fabric.chunk.deletions import Deletions
+from fabric.chunk.details import chunk_details
 from fabric.chunk.jobs import (
     CompactDone,
     CompareDone,
@@ -56,6 +57,7 @@ from fabric.wire.messages import (
     Heartbeat,
     ListBucket,
     ListBuckets,
+    MaintainChunk,
     Message,
     Ping,
     Pong,
@@ -124,6 +126,7 @@ class ChunkRole:
             AbortFragment: self._on_abort,
             ListBuckets: self._on_list_buckets,
             ListBucket: self._on_list_bucket,
+            MaintainChunk: self._on_maintain,
             Ping: lambda m, sender, now: [Reply(sender, Pong("chunk", server, version))],
         }
 
@@ -261,6 +264,23 @@ class ChunkRole:
 
         return self._list(m.group, ListJob(on_done, m.bucket, m.after, PAGE_ENTRIES))
 
+    def _on_maintain(self, m: MaintainChunk, sender: Sender, now: float) -> list[Effect]:
+        if self._status is None:
+            raise Busy(f"{self._server} is starting")
+        if m.action == "scrub":
+            self._upkeep.scrub_now(now)
+        elif m.action == "compact":
+            self._upkeep.compact_now(now)
+        details = chunk_details(
+            self._server,
+            self._version,
+            standing=self._standing,
+            status=self._status,
+            upkeep=self._upkeep,
+            pending_bytes=self._writes.pending_bytes,
+        )
+        return [Reply(sender, details)]
+
     def _list(self, group: int, job: DigestJob | ListJob) -> list[Effect]:
         self._check_group(group)
         if self._listings >= LISTINGS_MAX:
@@ -337,6 +357,8 @@ class ChunkRole:
             capacity_bytes=status.capacity_bytes,
             pending_bytes=self._writes.pending_bytes,
             deleted=self._deletions.confirmed(),
+            quarantined=status.quarantined,
+            garbage_bytes=status.garbage_bytes,
         )
 
     def _synced(self) -> bytes:

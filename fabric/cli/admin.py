@@ -177,7 +177,7 @@ def _print_node(node: NodeStatus, as_json: bool) -> None:
         print_json(plain(node))
         return
     shown = plain(node)
-    for name in ("live_bytes", "free_bytes", "capacity_bytes", "pending_bytes"):
+    for name in ("live_bytes", "free_bytes", "capacity_bytes", "pending_bytes", "garbage_bytes"):
         shown[name.replace("_bytes", "")] = size_text(shown.pop(name))
     shown["seen ago"] = duration_text(shown.pop("seen_ms_ago"))
     rows = [[name.replace("_", " "), str(value)] for name, value in shown.items()]

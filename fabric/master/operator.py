@@ -62,6 +62,8 @@ class Operator:
             pending_bytes=beat.pending_bytes if beat else 0,
             seen_ms_ago=int((now - node.seen_at) * 1000) if beat else 0,
             pending_deletes=self._deletion.count(node.server),
+            quarantined=beat.quarantined if beat else 0,
+            garbage_bytes=beat.garbage_bytes if beat else 0,
         )
 
     def _reason(self, node: Node) -> str:

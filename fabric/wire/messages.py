@@ -10,7 +10,7 @@ Kinds are numbers and never change; new fields go to the end and have a default.
 
 from __future__ import annotations
 
-from typing import Annotated, Union
+from typing import Annotated, Literal, Union
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,7 @@ Path = Annotated[str, Meta(min_length=1, max_length=PATH_BYTES_MAX)]
 Prefix = Annotated[str, Meta(max_length=PATH_BYTES_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=4096)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Attributes = Annotated[dict[Annotated[str, Meta(max_length=64)], Text], Meta(max_length=16)]
 OperationId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
@@ -140,6 +141,46 @@ class NodeStatus(Part, frozen=True):
     seen_ms_ago: Natural
     """Milliseconds since its last heartbeat; 0 when it was never seen since the master's start."""
     pending_deletes: Natural
+    quarantined: Natural = 0
+    """Fragments whose copy there is damaged and not repaired yet."""
+    garbage_bytes: Natural = 0
+    """What compaction would give back."""
+
+
+class ScrubDetails(Part, frozen=True):
+    """How far a chunk server's scrub is."""
+
+    running: bool
+    ordered: bool
+    """A pass was asked for and has not begun."""
+    progress: Share
+    """Of the pass under way or, when none is, of the last one."""
+    passes: Natural
+    """Finished ones."""
+    started_at_ms: Natural
+    """Wall clock, milliseconds since 1970; 0: never."""
+    finished_at_ms: Natural
+    records: Natural
+    """Read in this pass (or the last one)."""
+    read_bytes: Natural
+    damaged: Natural
+    """Found in this pass (or the last one)."""
+
+
+class CompactionDetails(Part, frozen=True):
+    """What a chunk server's compaction does, and has done since its start."""
+
+    running: bool
+    ordered: bool
+    """It was asked for, and is not done."""
+    progress: Share
+    """Of the files that it is at."""
+    files: Annotated[list[Natural], Meta(max_length=10_000)]
+    """Numbers of the data files that it is at."""
+    finished: Natural
+    freed_bytes: Natural
+    problem: Text
+    """Why the last one was given up; empty when it was not."""
 
 
 class GroupStatus(Part, frozen=True):
@@ -339,6 +380,38 @@ class BucketEntries(Message, tag=19, frozen=True):
     more: bool
 
 
+class MaintainChunk(Request, tag=20, frozen=True):
+    """Operator -> chunk server: begin a scrub, or give back all garbage, or only say how things are."""
+
+    action: Literal["status", "scrub", "compact"]
+
+
+class ChunkDetails(Message, tag=21, frozen=True):
+    """How a chunk server is."""
+
+    server: Name
+    version: str
+    group: Natural
+    epoch: Natural
+    mode: str
+    """WAIT, SYNC, RW or RO, as the master wants it."""
+    read_only_reason: Text
+    fragments: Natural
+    live_bytes: Natural
+    files: Natural
+    """Data files."""
+    data_bytes: Natural
+    """Of all records, dead ones included."""
+    garbage_bytes: Natural
+    """Of ``data_bytes``, what compaction would give back."""
+    free_bytes: Natural
+    capacity_bytes: Natural
+    pending_bytes: Natural
+    quarantined: Natural
+    scrub: ScrubDetails
+    compaction: CompactionDetails
+
+
 # --- master: 30 to 59 ----------------------------------------------------------------------------
 
 
@@ -367,6 +440,10 @@ class Heartbeat(Request, tag=30, frozen=True):
     pending_bytes: Natural
     deleted: Annotated[list[Natural], Meta(max_length=10_000)]
     """Fids of the last assignment's ``deletes`` that now have durable tombstones here."""
+    quarantined: Natural = 0
+    """Fragments whose copy here is damaged and not repaired yet."""
+    garbage_bytes: Natural = 0
+    """What compaction would give back."""
 
 
 class Assignment(Message, tag=31, frozen=True):
@@ -619,7 +696,7 @@ class ServerStatusSet(Message, tag=83, frozen=True):
 AnyMessage = Union[
     Failed, Ping, Pong,
     StoreFragment, FragmentStored, ReadFragment, FragmentData, AbortFragment, FragmentAborted,
-    ListBuckets, Buckets, ListBucket, BucketEntries,
+    ListBuckets, Buckets, ListBucket, BucketEntries, MaintainChunk, ChunkDetails,
     Heartbeat, Assignment, LeaseFids, FidLease, GetTopology, Topology, ReportFailure, Noted,
     Commit, Committed, Stat, Found, Open, Opened, ListFragments, Fragments, ListObjects, Listing,
     CatalogChanged,
@@ -635,6 +712,7 @@ REPLIES: dict[type[Request], type[Message]] = {
     AbortFragment: FragmentAborted,
     ListBuckets: Buckets,
     ListBucket: BucketEntries,
+    MaintainChunk: ChunkDetails,
     Heartbeat: Assignment,
     LeaseFids: FidLease,
     GetTopology: Topology,

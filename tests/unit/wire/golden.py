@@ -12,6 +12,10 @@ NODE = m.NodeStatus(
     "chunk-1", "u1", "tcp://127.0.0.1:7410", 1, 3, "RO", "disk nearly full", "rw", 10, 4096, 1, 2, 0, 250, 5
 )
 
+NODE_NOW = m.NodeStatus(
+    *(getattr(NODE, name) for name in NODE.__struct_fields__[:-2]), quarantined=2, garbage_bytes=8192
+)
+
 GOLDEN: list[tuple[m.Message, str]] = [
     (
         m.Failed("BUSY", "come back", True),
@@ -72,6 +76,34 @@ GOLDEN: list[tuple[m.Message, str]] = [
         "010000000000000001951301ccff9193050a63c2",
     ),
     (
+        m.MaintainChunk(1000, "scrub"),
+        "0100000000000000019314cd03e8a57363727562",
+    ),
+    (
+        m.ChunkDetails(
+            "chunk-1",
+            "0.1.0",
+            1,
+            3,
+            "RW",
+            "",
+            10,
+            4096,
+            2,
+            8192,
+            1024,
+            1099511627776,
+            2199023255552,
+            0,
+            1,
+            m.ScrubDetails(True, False, 0.5, 3, 1_700_000_000_000, 1_699_000_000_000, 5, 2048, 1),
+            m.CompactionDetails(True, True, 0.25, [1, 7], 2, 4096, ""),
+        ),
+        "010000000000000001dc001215a76368756e6b2d31a5302e312e300103a25257a00acd100002cd20"
+        "00cd0400cf0000010000000000cf0000020000000000000199c3c2cb3fe000000000000003cf0000"
+        "018bcfe56800cf0000018b944a9e0005cd08000197c3c3cb3fd000000000000092010702cd1000a0",
+    ),
+    (
         m.Heartbeat(
             1000,
             "chunk-1",
@@ -89,10 +121,12 @@ GOLDEN: list[tuple[m.Message, str]] = [
             2199023255552,
             0,
             [5, 6],
+            2,
+            8192,
         ),
-        "010000000000000001dc00111ecd03e8a76368756e6b2d31a27531cf0020000000000000b4746370"
+        "010000000000000001dc00131ecd03e8a76368756e6b2d31a27531cf0020000000000000b4746370"
         "3a2f2f3132372e302e302e313a37343130010203c400a00acd1000cf0000010000000000cf000002"
-        "000000000000920506",
+        "00000000000092050602cd2000",
     ),
     (
         m.Assignment(2, 1, 3, "SYNC", [m.Member("chunk-1", "tcp://127.0.0.1:7410")], [5], 4000),
@@ -223,6 +257,57 @@ GOLDEN: list[tuple[m.Message, str]] = [
             "0.1.0",
             200000,
             1,
+            [NODE_NOW],
+            [m.GroupStatus(1, 3, "SEALED", "chunk-1 is OFFLINE", 3, ["chunk-1"], 1, 2, 3)],
+        ),
+        "010000000000000001985102cdee48a5302e312e30ce00030d400191dc0011a76368756e6b2d31a2"
+        "7531b47463703a2f2f3132372e302e302e313a373431300103a2524fb06469736b206e6561726c79"
+        "2066756c6ca272770acd1000010200ccfa0502cd200091990103a65345414c4544b26368756e6b2d"
+        "31206973204f46464c494e450391a76368756e6b2d31010203",
+    ),
+    (
+        m.SetServerStatus(1000, "chunk-1", "ro"),
+        "0100000000000000019452cd03e8a76368756e6b2d31a2726f",
+    ),
+    (
+        m.ServerStatusSet(NODE_NOW, True),
+        "0100000000000000019353dc0011a76368756e6b2d31a27531b47463703a2f2f3132372e302e302e"
+        "313a373431300103a2524fb06469736b206e6561726c792066756c6ca272770acd1000010200ccfa"
+        "0502cd2000c3",
+    ),
+]
+
+OLDER: list[tuple[m.Message, str]] = [
+    (
+        m.Heartbeat(
+            1000,
+            "chunk-1",
+            "u1",
+            9007199254740992,
+            "tcp://127.0.0.1:7410",
+            1,
+            2,
+            3,
+            b"",
+            "",
+            10,
+            4096,
+            1099511627776,
+            2199023255552,
+            0,
+            [5, 6],
+        ),
+        "010000000000000001dc00111ecd03e8a76368756e6b2d31a27531cf0020000000000000b4746370"
+        "3a2f2f3132372e302e302e313a37343130010203c400a00acd1000cf0000010000000000cf000002"
+        "000000000000920506",
+    ),
+    (
+        m.ClusterStatus(
+            2,
+            61000,
+            "0.1.0",
+            200000,
+            1,
             [NODE],
             [m.GroupStatus(1, 3, "SEALED", "chunk-1 is OFFLINE", 3, ["chunk-1"], 1, 2, 3)],
         ),
@@ -232,12 +317,9 @@ GOLDEN: list[tuple[m.Message, str]] = [
         "46464c494e450391a76368756e6b2d31010203",
     ),
     (
-        m.SetServerStatus(1000, "chunk-1", "ro"),
-        "0100000000000000019452cd03e8a76368756e6b2d31a2726f",
-    ),
-    (
         m.ServerStatusSet(NODE, True),
         "01000000000000000193539fa76368756e6b2d31a27531b47463703a2f2f3132372e302e302e313a"
         "373431300103a2524fb06469736b206e6561726c792066756c6ca272770acd1000010200ccfa05c3",
     ),
 ]
+"""What peers that lack the newest fields send: read with the defaults."""

@@ -15,7 +15,7 @@ from fabric.errors import BadMessage, BadVersion, FabricError, Internal, NotFoun
 from fabric.settings import FRAGMENT_BYTES_MAX, HEADER_BYTES_MAX
 from fabric.wire import codec
 from fabric.wire import messages as m
-from tests.unit.wire.golden import GOLDEN
+from tests.unit.wire.golden import GOLDEN, OLDER
 
 FRAMES = [bytes.fromhex(text) for _, text in GOLDEN]
 PREFIX_BYTES = 9
@@ -117,6 +117,12 @@ def test_a_field_with_a_default_may_be_left_out_by_an_older_peer() -> None:
     older = msgpack.packb([62, 1000, b"0123456789abcdef", "a", 5])
     _, message = codec.decode(codec.encode(3, m.Noted())[:PREFIX_BYTES] + older)
     assert message == m.PutObject(1000, b"0123456789abcdef", "a", 5)
+
+
+@pytest.mark.parametrize(("message", "text"), OLDER, ids=name_of)
+def test_what_older_peers_send_is_read_with_defaults(message: m.Message, text: str) -> None:
+    assert codec.decode(bytes.fromhex(text)) == (1, message)
+    assert codec.encode(1, message).hex() != text
 
 
 # --- all other bytes ------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""What a chunk server tells its operator of itself."""
+
+from __future__ import annotations
+
+from fabric.chunk.jobs import Status
+from fabric.chunk.standing import Standing
+from fabric.chunk.upkeep import Upkeep
+from fabric.wire.messages import ChunkDetails, CompactionDetails, ScrubDetails
+
+
+def chunk_details(
+    server: str, version: str, *, standing: Standing, status: Status, upkeep: Upkeep, pending_bytes: int
+) -> ChunkDetails:
+    """Everything in one message, as of the engine's last word."""
+    scrub, compaction = upkeep.scrub, upkeep.compaction
+    return ChunkDetails(
+        server=server,
+        version=version,
+        group=standing.group,
+        epoch=standing.epoch,
+        mode=standing.mode,
+        read_only_reason=status.read_only_reason,
+        fragments=status.fragments,
+        live_bytes=status.live_bytes,
+        files=status.files,
+        data_bytes=status.data_bytes,
+        garbage_bytes=status.garbage_bytes,
+        free_bytes=status.free_bytes,
+        capacity_bytes=status.capacity_bytes,
+        pending_bytes=pending_bytes,
+        quarantined=status.quarantined,
+        scrub=ScrubDetails(
+            running=scrub.running,
+            ordered=upkeep.is_scrub_ordered,
+            progress=scrub.progress,
+            passes=scrub.passes,
+            started_at_ms=scrub.started_at_ms,
+            finished_at_ms=scrub.finished_at_ms,
+            records=scrub.records,
+            read_bytes=scrub.read_bytes,
+            damaged=scrub.damaged,
+        ),
+        compaction=CompactionDetails(
+            running=compaction.running,
+            ordered=upkeep.is_compaction_ordered,
+            progress=compaction.progress,
+            files=compaction.files,
+            finished=compaction.finished,
+            freed_bytes=compaction.freed_bytes,
+            problem=compaction.problem,
+        ),
+    )
