@@ -44,6 +44,7 @@ SHELLS = {
     "fabric.node.sockets",
     "fabric.node.ask",
     "fabric.node.os_disk",
+    "fabric.node.read_only_disk",
     # LevelDB.
     "fabric.chunk.leveldb_index",
     "fabric.master.leveldb_store",

@@ -116,6 +116,8 @@ class Compaction:
         """Files that could not be compacted; tried again after a restart."""
         self._again: list[int] = []
         """Files whose remaining entries must be looked up in the index."""
+        self._has_leftovers = False
+        """Files were to be removed and may still be there: the next start removes them."""
         self._freed_bytes = 0
         self._finished = 0
         self._problem = ""
@@ -184,6 +186,7 @@ class Compaction:
                 self.failed = error.message
             self._unreadable.update(run.victims if run is not None else ())
             self._cannot_seal = step == SEAL
+            self._has_leftovers = self._has_leftovers or step == REMOVE
             self._run = None
             return None
 
@@ -192,7 +195,7 @@ class Compaction:
     def _should_seal(self, all_garbage: bool) -> bool:
         """Whether the active file has so much garbage that it is worth to append to a new one."""
         active = self._files.active
-        if active is None or self._writer.failed or self._cannot_seal:
+        if active is None or self._writer.failed or self._cannot_seal or self._has_leftovers:
             return False
         candidate = self._candidate(active)
         if all_garbage:
@@ -206,7 +209,8 @@ class Compaction:
         return Candidate(data_file.number, data_file.data_bytes, live_bytes)
 
     def _begin(self, all_garbage: bool) -> _Run | None:
-        if self._writer.failed:
+        # Entries speak of removed files as gone already; nothing may be dropped on their word until they are.
+        if self._writer.failed or self._has_leftovers:
             return None
         if self._again:
             victims, self._again = self._again, []

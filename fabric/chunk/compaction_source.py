@@ -97,7 +97,7 @@ class CompactionSource:
     def _is_needless(self, tombstone: Entry, header: RecordHeader) -> bool:
         """Needed no more once its file is gone, with all that this file holds.
 
-        Another file that is compacted at the same time does not count as gone: a crash may leave that one alone.
+        Another file that goes at the same time does not count: a crash may leave just that one.
         """
         if self._wall_ms() - header.time_ms < self._keep_ms:
             return False

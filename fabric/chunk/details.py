@@ -9,13 +9,21 @@ from fabric.wire.messages import ChunkDetails, CompactionDetails, ScrubDetails
 
 
 def chunk_details(
-    server: str, version: str, *, standing: Standing, status: Status, upkeep: Upkeep, pending_bytes: int
+    server: str,
+    version: str,
+    incarnation: int,
+    *,
+    standing: Standing,
+    status: Status,
+    upkeep: Upkeep,
+    pending_bytes: int,
 ) -> ChunkDetails:
     """Everything in one message, as of the engine's last word."""
     scrub, compaction = upkeep.scrub, upkeep.compaction
     return ChunkDetails(
         server=server,
         version=version,
+        incarnation=incarnation,
         group=standing.group,
         epoch=standing.epoch,
         mode=standing.mode,

@@ -16,7 +16,9 @@ then the watermark moves past them.  For the same reason the directory is synced
 
 **Compaction's files** appear under their name whole and durable; a start removes what is unfinished.
 One that the index does not know completely (the process died before all entries were switched to it) is read
-whole; the files that it replaces are still there then.
+whole; the files that it replaces are still there then.  A sealed file that the index knows and no entry
+points into is what a compaction was about to remove: a start removes it, before another compaction
+takes it for gone.
 
 **The index** is opened, and believed: its rows and counters change together.  It is verified while it is used
 (every value has a checksum) and by the scrub.  When it is missing, damaged, condemned, never finished, or
@@ -25,7 +27,7 @@ speaks of files that are not there, a new one is made from all data files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import msgspec
 
@@ -73,7 +75,7 @@ def recover(
     notes: list[str] = []
     files = _open_files(disk, uuid, notes)
     index, state = _open_index(home, files, notes)
-    return _finish(_Recovery(files, index, state.totals, notes, on_bytes), state)
+    return _finish(_Recovery(disk, files, index, state.totals, notes, on_bytes), state)
 
 
 def rebuild(
@@ -101,7 +103,7 @@ def rebuild(
         finally:
             old.close()
     state = _IndexState(Watermark(min(files, default=0), SUPERBLOCK_BYTES), Totals(), sound_to)
-    return _finish(_Recovery(files, home.create(), state.totals, notes, on_bytes), state)
+    return _finish(_Recovery(disk, files, home.create(), state.totals, notes, on_bytes), state)
 
 
 def _finish(recovery: _Recovery, state: _IndexState) -> Recovered:
@@ -191,6 +193,7 @@ class _Recovery:
 
     def __init__(
         self,
+        disk: Disk,
         files: dict[int, DataFile],
         index: Index,
         totals: Totals,
@@ -201,6 +204,7 @@ class _Recovery:
         self.index = index
         self.notes = notes
         self.quarantined: dict[int, tuple[int, int]] = {}
+        self._disk = disk
         self._totals = totals
         self._waiting: dict[int, Entry] = {}
         self._on_bytes = on_bytes
@@ -227,6 +231,22 @@ class _Recovery:
         self._flush()
         end = Watermark(self._active.number, self._active.end) if self._active else Watermark(0, 0)
         self.index.checkpoint(end)
+        self._remove_leftovers(starts.keys())
+
+    def _remove_leftovers(self, read: Container[int]) -> None:
+        """Finish what a compaction has left; what was just read is left to the next compaction."""
+        leftovers = [
+            number
+            for number, data_file in self.files.items()
+            if number not in read and data_file is not self._active and not self._totals.file(number).records
+        ]
+        for number in leftovers:
+            self.files.pop(number).file.close()
+            self._disk.remove(file_name(number))
+            self._totals.forget(number)
+            self.notes.append(f"removed {file_name(number)}: compaction had moved all that was in it")
+        if leftovers:
+            self._disk.sync_directory()
 
     def _starts(self, watermark: Watermark) -> dict[int, int]:
         """Where to begin in each file that must be read."""

@@ -274,6 +274,7 @@ class ChunkRole:
         details = chunk_details(
             self._server,
             self._version,
+            self._incarnation,
             standing=self._standing,
             status=self._status,
             upkeep=self._upkeep,

@@ -38,6 +38,8 @@ class _Kind(msgspec.Struct):
     due_at: float = 0.0
     ordered: bool = False
     """An operator wants it now."""
+    served: bool = False
+    """The slice under way was begun on an operator's order."""
 
     def charge(self, began_at: float, now: float, cost_bytes: int) -> None:
         """A slice that began at ``began_at`` has cost so much."""
@@ -77,8 +79,8 @@ class Upkeep:
 
     @property
     def is_scrub_ordered(self) -> bool:
-        """A pass was asked for, and has not begun."""
-        return self._scrub.ordered
+        """A pass was asked for, and ``scrub`` does not show its beginning yet."""
+        return self._scrub.ordered or self._scrub.served
 
     @property
     def is_compaction_ordered(self) -> bool:
@@ -93,13 +95,16 @@ class Upkeep:
         self._began_at = now
         self._cost_bytes = 0
         if (self._scrub.due_at, self._last is self._scrub) < (self._compaction.due_at, True):
-            self._under_way = self._last = self._scrub
-            job: object = ScrubJob(SCRUB_SLICE_BYTES, anew=self._scrub.ordered)
-            # Whoever asks while this slice runs wants another pass.
-            self._scrub.ordered = False
+            kind = self._scrub
+            job: object = ScrubJob(SCRUB_SLICE_BYTES, anew=kind.ordered)
         else:
-            self._under_way = self._last = self._compaction
-            job = CompactJob(COMPACTION_SLICE_BYTES, all_garbage=self._compaction.ordered)
+            kind = self._compaction
+            job = CompactJob(COMPACTION_SLICE_BYTES, all_garbage=kind.ordered)
+        self._under_way = self._last = kind
+        kind.served = kind.ordered
+        if kind is self._scrub:
+            # Whoever asks while this slice runs wants another pass.
+            kind.ordered = False
         return [Run(LANE, job)]
 
     def next_deadline(self) -> float | None:
@@ -115,6 +120,7 @@ class Upkeep:
         if done.follow is not None:
             return [Run(done.follow.lane, done.follow)]
         self._under_way = None
+        self._scrub.served = False
         if self._scrub.ordered:
             self._scrub.due_at = now
         elif done.idle:
@@ -130,7 +136,10 @@ class Upkeep:
         if done.follow is not None:
             return [Run(done.follow.lane, done.follow)]
         self._under_way = None
-        if done.idle:
+        if done.idle and self._compaction.ordered and not self._compaction.served:
+            # Asked for while this slice was under way, which did not look for all garbage.
+            self._compaction.due_at = now
+        elif done.idle:
             self._compaction.ordered = False
             self._compaction.due_at = now + COMPACTION_IDLE_S
         else:

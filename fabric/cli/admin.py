@@ -169,7 +169,12 @@ def _print_nodes(nodes: list[NodeStatus]) -> None:
         for node in nodes
     ]
     columns = ["server", "state", "reason", "address", "group", "seen ago", "fragments", "stored", "free"]
-    print_table("Chunk servers", columns, rows, right=5)
+    numbers = 5
+    if any(node.quarantined for node in nodes):
+        columns.append("damaged")
+        numbers += 1
+        rows = [[*row, str(node.quarantined)] for row, node in zip(rows, nodes, strict=True)]
+    print_table("Chunk servers", columns, rows, right=numbers)
 
 
 def _print_node(node: NodeStatus, as_json: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -55,7 +57,57 @@ def load_identity(directory: Path, name: str, has_data: bool) -> Identity:
     return identity
 
 
-@click.command()
+PROGRESS_S = 5.0
+"""Between two lines about a start that takes long."""
+
+
+def _progress_log(clock: Callable[[], float]) -> Callable[[int, int], None]:
+    """Tells now and then how far reading the data files is."""
+    import logging
+
+    log = logging.getLogger("fabric")
+    told_at = clock()
+
+    def on_bytes(done: int, total: int) -> None:
+        nonlocal told_at
+        now = clock()
+        if now - told_at >= PROGRESS_S:
+            told_at = now
+            log.info("reading data files: %d of %d MiB, %d %%", done >> 20, total >> 20, 100 * done // total)
+
+    return on_bytes
+
+
+TOOLS = {
+    "status": "Show what a running server holds, and how its upkeep is.",
+    "scrub": "Have a running server read and verify every record.",
+    "compact": "Have a running server give back the space of deleted fragments.",
+    "check": "Read all records of a stopped server, and compare them with its index.",
+    "rebuild-index": "Make the index of a stopped server anew.",
+    "dump": "Show the records of one data file.",
+}
+
+
+class WithTools(click.Command):
+    """The server's command, and behind a tool's name that tool.  The server takes no plain arguments."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if not args or args[0] not in TOOLS:
+            return super().make_context(info_name, args, parent, **extra)
+        from fabric.cli import chunk_tools, chunk_upkeep
+
+        tool = {**chunk_upkeep.COMMANDS, **chunk_tools.COMMANDS}[args[0]]
+        return tool.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Tools, such as: fabric chunk status HOST:PORT (each has a --help)"):
+            formatter.write_dl(list(TOOLS.items()))
+
+
+@click.command(cls=WithTools)
 @click.option("--name", required=True, help="Name of this server, the same at every start: chunk-1.")
 @click.option(
     "--listen", type=HOST_PORT, default="127.0.0.1:7410", show_default=True, help="Where requests arrive."
@@ -111,6 +163,7 @@ def command(
             settings=settings,
             rng=secret,
             wall_ms=lambda: time.time_ns() // 1_000_000,
+            on_bytes=_progress_log(time.monotonic),
         )
     except FabricError as error:
         raise click.ClickException(error.message) from error

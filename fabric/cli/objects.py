@@ -11,7 +11,15 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import click
 
 from fabric.cli.options import HOST_PORT
-from fabric.cli.output import plain, print_json, print_table, reported_errors, size_text, time_text
+from fabric.cli.output import (
+    plain,
+    print_json,
+    print_table,
+    progress_bar,
+    reported_errors,
+    size_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from fabric.driver import Storage
@@ -38,7 +46,7 @@ def put(path: str, file: str, as_json: bool, proxy: str) -> None:
     """
     with _storage(proxy) as storage, _source(file) as source:
         size = None if file == STANDARD else Path(file).stat().st_size
-        with _progress(f"put {path}", size) as advance:
+        with progress_bar(f"put {path}", size) as advance:
             info = storage.stream_write(path, cast("BinaryIO", _Counted(source, advance)))
         if as_json:
             print_json(plain(info))
@@ -57,7 +65,7 @@ def get(path: str, file: str, proxy: str) -> None:
 
     with _storage(proxy) as storage:
         size = storage.get_size(path)
-        with _progress(f"get {path}", size) as advance:
+        with progress_bar(f"get {path}", size) as advance:
             pieces = _counted(storage.stream_read(path), advance)
             target = Path(file).resolve()
             if file == STANDARD:
@@ -187,21 +195,6 @@ def _counted(pieces: Iterable[Any], advance: Callable[[int], object]) -> Iterato
     for piece in pieces:
         yield piece
         advance(len(piece))
-
-
-@contextlib.contextmanager
-def _progress(title: str, size: int | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on a terminal's standard error; elsewhere nothing, at no cost."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=size)
-        yield lambda count: progress.advance(task, count)
 
 
 def _pages(storage: Storage, prefix: str, fold: bool) -> Iterator[tuple[list[ObjectInfo], list[str]]]:

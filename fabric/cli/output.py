@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,36 @@ def _print(table: Table, console_class: Any) -> None:
     # Without a terminal there is no width to fit into: nothing is folded, so that grep finds it.
     console = console_class() if sys.stdout.isatty() else console_class(width=240)
     console.print(table)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, size: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal's standard error; elsewhere nothing, at no cost."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=size)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextlib.contextmanager
+def share_bar(title: str) -> Iterator[Callable[[float], object]]:
+    """A progress bar on a terminal's standard error that is told a share, 0 to 1; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=1.0)
+        yield lambda share: progress.update(task, completed=share)
 
 
 def size_text(size_bytes: int) -> str:

@@ -391,6 +391,8 @@ class ChunkDetails(Message, tag=21, frozen=True):
 
     server: Name
     version: str
+    incarnation: Natural
+    """Random per process start, so that a restart is noticed."""
     group: Natural
     epoch: Natural
     mode: str

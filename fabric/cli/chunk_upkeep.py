@@ -1,0 +1,161 @@
+"""``fabric chunk status|scrub|compact``: asking a chunk server that runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fabric.cli.options import HOST_PORT
+from fabric.cli.output import (
+    duration_text,
+    plain,
+    print_json,
+    print_table,
+    reported_errors,
+    share_bar,
+    size_text,
+    time_text,
+)
+
+if TYPE_CHECKING:
+    from fabric.wire.messages import ChunkDetails
+
+TIMEOUT_S = 5.0
+LOOK_S = 0.5
+"""Between two looks at work that is waited for."""
+
+_address = click.argument("server", metavar="HOST:PORT", type=HOST_PORT)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+_wait = click.option(
+    "--wait", is_flag=True, help="Return when it is done; with a progress bar on a terminal."
+)
+
+
+@click.command()
+@_address
+@_json
+def status(server: str, as_json: bool) -> None:
+    """Show what the chunk server at HOST:PORT holds, and how far its scrub and its compaction are."""
+    _show(_ask(server, "status"), as_json)
+
+
+@click.command()
+@_address
+@_wait
+@_json
+def scrub(server: str, wait: bool, as_json: bool) -> None:
+    """Have the chunk server at HOST:PORT read and verify every record, from the beginning.
+
+    It goes on by itself, at `scrub_bytes_per_s`, beside reads and writes.  What is damaged is replaced by a
+    good copy from the other members of its group.  A pass also begins by itself every
+    `scrub_interval_s`.  With --wait, exit status 1 when fragments are still damaged at the end.
+    """
+    details = _ask(server, "scrub")
+    if wait:
+        details = _wait_for(server, "scrub", lambda now: _scrub_progress(details, now))
+    _show(details, as_json)
+    if wait and details.quarantined:
+        sys.exit(1)
+
+
+@click.command()
+@_address
+@_wait
+@_json
+def compact(server: str, wait: bool, as_json: bool) -> None:
+    """Have the chunk server at HOST:PORT give the space of all deleted fragments back.
+
+    It goes on by itself, at `compaction_bytes_per_s`, beside reads and writes.  Without this command it
+    compacts the data files of which `compaction_garbage_ratio` is garbage.  With --wait, exit status 1 when
+    it was given up.
+    """
+    details = _ask(server, "compact")
+    if wait:
+        details = _wait_for(server, "compact", _compaction_progress)
+    _show(details, as_json)
+    if wait and details.compaction.problem:
+        sys.exit(1)
+
+
+COMMANDS = {"status": status, "scrub": scrub, "compact": compact}
+
+
+def _ask(server: str, action: Any) -> ChunkDetails:
+    # Here, and not above, so that --help and usage errors do not wait for ZeroMQ.
+    from fabric.node.ask import ask
+    from fabric.wire.messages import ChunkDetails, MaintainChunk
+
+    with reported_errors():
+        answer = ask(server, MaintainChunk(0, action), TIMEOUT_S)
+    assert isinstance(answer, ChunkDetails)
+    return answer
+
+
+def _wait_for(server: str, title: str, progress: Callable[[ChunkDetails], float]) -> ChunkDetails:
+    """Look until it is done; ``progress`` gives 1.0 then."""
+    with share_bar(title) as show:
+        while True:
+            details = _ask(server, "status")
+            share = progress(details)
+            show(share)
+            if share >= 1.0:
+                return details
+            time.sleep(LOOK_S)
+
+
+def _scrub_progress(before: ChunkDetails, now: ChunkDetails) -> float:
+    if now.scrub.ordered:
+        return 0.0
+    if now.scrub.running or now.scrub.passes == before.scrub.passes:
+        return min(now.scrub.progress, 0.99)
+    return 1.0
+
+
+def _compaction_progress(now: ChunkDetails) -> float:
+    return min(now.compaction.progress, 0.99) if now.compaction.ordered else 1.0
+
+
+def _show(details: ChunkDetails, as_json: bool) -> None:
+    if as_json:
+        print_json(plain(details))
+        return
+    rows = [
+        ["group", f"{details.group}, epoch {details.epoch}, {details.mode}"],
+        ["read-only", details.read_only_reason or "no"],
+        ["fragments", f"{details.fragments}, {size_text(details.live_bytes)}"],
+        ["data files", f"{details.files}, {size_text(details.data_bytes)}"],
+        ["garbage", size_text(details.garbage_bytes)],
+        ["damaged", str(details.quarantined)],
+        ["free", f"{size_text(details.free_bytes)} of {size_text(details.capacity_bytes)}"],
+        ["scrub", _scrub_text(details)],
+        ["compaction", _compaction_text(details)],
+    ]
+    print_table(f"{details.server}, version {details.version}", ["", ""], rows)
+
+
+def _scrub_text(details: ChunkDetails) -> str:
+    scrub = details.scrub
+    found = f"{scrub.records} records, {size_text(scrub.read_bytes)}, {scrub.damaged} damaged"
+    if scrub.running:
+        return f"{scrub.progress:.0%} since {time_text(scrub.started_at_ms)}: {found}"
+    if scrub.ordered:
+        return "about to begin"
+    if not scrub.finished_at_ms:
+        return "never finished a pass"
+    took = duration_text(max(0, scrub.finished_at_ms - scrub.started_at_ms))
+    return f"finished {time_text(scrub.finished_at_ms)}, in {took}: {found}"
+
+
+def _compaction_text(details: ChunkDetails) -> str:
+    compaction = details.compaction
+    so_far = f"{size_text(compaction.freed_bytes)} given back since the start"
+    if compaction.running:
+        files = ", ".join(map(str, compaction.files))
+        return f"{compaction.progress:.0%} of data files {files}; {so_far}"
+    if compaction.problem:
+        return f"given up: {compaction.problem}; {so_far}"
+    return f"idle; {so_far}"
