@@ -146,3 +146,25 @@ def test_an_ordered_compaction_goes_on_until_no_garbage_is_left() -> None:
     assert not upkeep.is_compaction_ordered
     job = job_of(upkeep.on_tick(4.0 + COMPACTION_IDLE_S))
     assert isinstance(job, CompactJob) and not job.all_garbage
+
+
+def test_a_compaction_ordered_during_a_slice_that_finds_nothing_is_done_behind_it() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    assert isinstance(job_of(upkeep.on_scrubbed(scrubbed(idle=True), 0.0)), CompactJob)
+    upkeep.compact_now(0.1)
+    job = job_of(upkeep.on_compacted(compacted(idle=True), 0.2))
+    assert isinstance(job, CompactJob) and job.all_garbage
+    assert upkeep.is_compaction_ordered
+    upkeep.on_compacted(compacted(idle=True), 0.3)
+    assert not upkeep.is_compaction_ordered
+
+
+def test_a_scrub_is_on_order_until_its_first_slice_is_done() -> None:
+    upkeep = started()
+    upkeep.scrub_now(0.0)
+    job = job_of(upkeep.on_tick(0.0))
+    assert isinstance(job, ScrubJob) and job.anew
+    assert upkeep.is_scrub_ordered
+    upkeep.on_scrubbed(scrubbed(), 0.1)
+    assert not upkeep.is_scrub_ordered
