@@ -51,6 +51,8 @@ class Node(msgspec.Struct, eq=False):
     seen_at: float = 0.0
     replaced: bool = False
     """It came back with another data directory, and its group's epoch does not reflect that yet."""
+    quarantined: int = 0
+    """Damaged fragments there, as the log has last been told."""
     past_lives: deque[int] = msgspec.field(default_factory=lambda: deque(maxlen=_REMEMBERED_LIVES))
 
     @property

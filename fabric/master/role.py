@@ -22,7 +22,7 @@ from fabric.master.fids import FidLeases
 from fabric.master.groups import Groups
 from fabric.master.journal import After, Journal
 from fabric.master.listing import list_objects
-from fabric.master.membership import Membership
+from fabric.master.membership import Membership, Node
 from fabric.master.operation_ids import OperationIds
 from fabric.master.operator import Operator
 from fabric.master.store import Reader, StoreError, Written
@@ -212,6 +212,7 @@ class MasterRole:
             if not node.group and not self._groups.place(node, beat.group):
                 log.warning("server %s waits: group %d is complete", beat.server, beat.group)
             self._groups.touch(node)
+        _note_damage(node, beat.quarantined)
         effects: list[Effect] = []
         if beat.deleted:
             effects = self._confirm_deletes(beat.server, beat.deleted, now)
@@ -331,6 +332,17 @@ class MasterRole:
             return on_durable
 
         return self._change(message, sender, now, set_wanted)
+
+
+def _note_damage(node: Node, quarantined: int) -> None:
+    """Tell the log when a server's copies are found damaged, and when all are well again."""
+    if quarantined and not node.quarantined:
+        log.warning(
+            "server %s reports damaged fragments, until they are repaired: %d", node.server, quarantined
+        )
+    elif node.quarantined and not quarantined:
+        log.info("server %s has no damaged fragments any more", node.server)
+    node.quarantined = quarantined
 
 
 def _weight_bytes(commit: Commit) -> int:

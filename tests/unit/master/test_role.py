@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fabric.master import keys
@@ -185,6 +186,22 @@ def test_status_has_the_numbers_of_nodes_and_groups() -> None:
     ]
     (group,) = status.groups
     assert (group.state, group.replicas, group.free_bytes) == ("WRITABLE", 3, 7 * GIB)
+
+
+def test_damage_is_shown_to_the_operator_and_logged_when_it_begins_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench, servers = writable_bench()
+    caplog.set_level("INFO", logger="fabric")
+    caplog.clear()
+    for count in (0, 2, 2, 3, 0, 0):
+        bench.tell(msgspec.structs.replace(servers[1].beat(), quarantined=count, garbage_bytes=4096 + count))
+        node = bench.ask(GetStatus(1_000), ClusterStatus).nodes[1]
+        assert (node.quarantined, node.garbage_bytes) == (count, 4096 + count)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "server chunk-2 reports damaged fragments, until they are repaired: 2"),
+        ("INFO", "server chunk-2 has no damaged fragments any more"),
+    ]
 
 
 def test_wall_clock_time_is_only_on_objects() -> None:
