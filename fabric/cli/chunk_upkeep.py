@@ -24,9 +24,11 @@ from fabric.cli.output import (
 if TYPE_CHECKING:
     from fabric.wire.messages import ChunkDetails
 
-TIMEOUT_S = 5.0
-LOOK_S = 0.5
+TIMEOUT_S = 3.0
+LOOK_S = 0.3
 """Between two looks at work that is waited for."""
+REPAIR_S = 10.0
+"""How long behind a pass its last repairs are waited for; those that take longer lack a good copy."""
 
 _address = click.argument("server", metavar="HOST:PORT", type=HOST_PORT)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
@@ -50,13 +52,16 @@ def status(server: str, as_json: bool) -> None:
 def scrub(server: str, wait: bool, as_json: bool) -> None:
     """Have the chunk server at HOST:PORT read and verify every record, from the beginning.
 
-    It goes on by itself, at `scrub_bytes_per_s`, beside reads and writes.  What is damaged is replaced by a
-    good copy from the other members of its group.  A pass also begins by itself every
-    `scrub_interval_s`.  With --wait, exit status 1 when fragments are still damaged at the end.
+    It goes on by itself, at `scrub_bytes_per_s`, beside reads and writes; to end this command does not end
+    it.  What is damaged is replaced by a good copy from the other members of its group.  A pass also begins by
+    itself every `scrub_interval_s`.
+
+    With --wait, exit status 1 when fragments are still damaged at the end.
     """
     details = _ask(server, "scrub")
     if wait:
-        details = _wait_for(server, "scrub", lambda now: _scrub_progress(details, now))
+        details = _wait_for(details, server, "scrub", _scrub_progress)
+        details = _wait_for_repairs(details, server)
     _show(details, as_json)
     if wait and details.quarantined:
         sys.exit(1)
@@ -69,13 +74,15 @@ def scrub(server: str, wait: bool, as_json: bool) -> None:
 def compact(server: str, wait: bool, as_json: bool) -> None:
     """Have the chunk server at HOST:PORT give the space of all deleted fragments back.
 
-    It goes on by itself, at `compaction_bytes_per_s`, beside reads and writes.  Without this command it
-    compacts the data files of which `compaction_garbage_ratio` is garbage.  With --wait, exit status 1 when
-    it was given up.
+    It goes on by itself, at `compaction_bytes_per_s`, beside reads and writes; to end this command does not
+    end it.  Unasked, a server compacts the data files of which `compaction_garbage_ratio` is garbage.
+    What was removed just now is given back later: readers may finish within `delete_grace_s`.
+
+    With --wait, exit status 1 when it was given up.
     """
     details = _ask(server, "compact")
     if wait:
-        details = _wait_for(server, "compact", _compaction_progress)
+        details = _wait_for(details, server, "compact", _compaction_progress)
     _show(details, as_json)
     if wait and details.compaction.problem:
         sys.exit(1)
@@ -95,27 +102,41 @@ def _ask(server: str, action: Any) -> ChunkDetails:
     return answer
 
 
-def _wait_for(server: str, title: str, progress: Callable[[ChunkDetails], float]) -> ChunkDetails:
-    """Look until it is done; ``progress`` gives 1.0 then."""
-    with share_bar(title) as show:
-        while True:
-            details = _ask(server, "status")
-            share = progress(details)
+def _wait_for(
+    details: ChunkDetails, server: str, title: str, progress: Callable[[ChunkDetails], float]
+) -> ChunkDetails:
+    """Look until it is done; ``progress`` gives 1.0 then.
+
+    Raises click.ClickException when the server was restarted: it has forgotten what it was asked for.
+    """
+    incarnation = details.incarnation
+    with share_bar(f"{title} {details.server}") as show:
+        while (share := progress(details)) < 1.0:
             show(share)
-            if share >= 1.0:
-                return details
             time.sleep(LOOK_S)
+            details = _ask(server, "status")
+            if details.incarnation != incarnation:
+                raise click.ClickException(f"{details.server} was restarted meanwhile: ask it again")
+        show(1.0)
+    return details
 
 
-def _scrub_progress(before: ChunkDetails, now: ChunkDetails) -> float:
+def _wait_for_repairs(details: ChunkDetails, server: str) -> ChunkDetails:
+    until = time.monotonic() + REPAIR_S
+    while details.quarantined and time.monotonic() < until:
+        time.sleep(LOOK_S)
+        details = _ask(server, "status")
+    return details
+
+
+def _scrub_progress(now: ChunkDetails) -> float:
     if now.scrub.ordered:
         return 0.0
-    if now.scrub.running or now.scrub.passes == before.scrub.passes:
-        return min(now.scrub.progress, 0.99)
-    return 1.0
+    return min(now.scrub.progress, 0.99) if now.scrub.running else 1.0
 
 
 def _compaction_progress(now: ChunkDetails) -> float:
+    """Of the files that it is at; there may be others after them."""
     return min(now.compaction.progress, 0.99) if now.compaction.ordered else 1.0
 
 
