@@ -53,8 +53,8 @@ def scrub(server: str, wait: bool, as_json: bool) -> None:
     """Have the chunk server at HOST:PORT read and verify every record, from the beginning.
 
     It goes on by itself, at `scrub_bytes_per_s`, beside reads and writes; to end this command does not end
-    it.  What is damaged is replaced by a good copy from the other members of its group.  A pass also begins by
-    itself every `scrub_interval_s`.
+    it.  What is damaged is replaced by a good copy from the other members of its group.  A pass also begins
+    by itself every `scrub_interval_s`.
 
     With --wait, exit status 1 when fragments are still damaged at the end.
     """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import BATCH_ITEMS_MAX, WriteBatch
+from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
 from fabric.node.effects import Sender
 from fabric.settings import Settings
 from fabric.wire.messages import (
     AbortFragment,
     Assignment,
+    ChunkDetails,
     Commit,
     DeleteOperation,
     Failed,
@@ -18,6 +21,7 @@ from fabric.wire.messages import (
     FragmentStored,
     ListBucket,
     ListBuckets,
+    MaintainChunk,
     Ping,
     Pong,
     ReadFragment,
@@ -332,6 +336,74 @@ def test_a_read_whose_deadline_passed_is_not_done() -> None:
     world.now += 0.6
     world.run_reads()
     assert world.outcome(requests[2]) == "DEADLINE"
+
+
+# --- the operator --------------------------------------------------------------------------------
+
+
+def details_of(world: World, action: str = "status") -> ChunkDetails:
+    message = MaintainChunk(1000, action)  # type: ignore[arg-type]
+    answer = world.answer(message)
+    assert isinstance(answer, ChunkDetails)
+    return answer
+
+
+def test_the_operator_is_told_how_it_is() -> None:
+    world = writable(3)
+    world.store(5, epoch=3)
+    world.advance(1.0)
+    details = details_of(world)
+    assert (details.server, details.version, details.incarnation) == ("a", "test", 1)
+    assert (details.group, details.epoch, details.mode, details.read_only_reason) == (GROUP, 3, "RW", "")
+    assert (details.fragments, details.live_bytes, details.files, details.garbage_bytes) == (1, 100, 1, 0)
+    assert details.data_bytes > 100
+    assert not details.scrub.ordered
+    assert not details.compaction.ordered
+
+
+def test_an_ordered_scrub_is_a_pass_of_its_own() -> None:
+    world = writable()
+    world.store(5)
+    world.advance(3600.0)
+    before = details_of(world).scrub
+    assert (before.passes, before.running) == (0, False), "by itself none is due yet"
+    assert details_of(world, "scrub").scrub.ordered
+    world.advance(60.0)
+    after = details_of(world).scrub
+    assert (after.passes, after.running, after.ordered, after.records) == (1, False, False, 1)
+
+
+def test_an_ordered_compaction_gives_all_garbage_back() -> None:
+    world = writable()
+    for fid in range(1, 21):
+        world.store(fid, size=1000)
+    world.ask(AbortFragment(1000, GROUP, 7))
+    world.advance(600.0)
+    before = details_of(world)
+    assert before.garbage_bytes > 1000, "too little to be compacted unasked"
+    assert (before.compaction.finished, world.beat().garbage_bytes) == (0, before.garbage_bytes)
+    assert details_of(world, "compact").compaction.ordered
+    world.advance(60.0)
+    after = details_of(world)
+    assert (after.fragments, after.garbage_bytes, after.compaction.ordered) == (19, 0, False)
+    assert (after.compaction.finished, world.beat().garbage_bytes) == (1, 0)
+    assert before.data_bytes - after.data_bytes == before.garbage_bytes
+
+
+def test_damage_is_in_the_details_and_in_the_heartbeat() -> None:
+    world = writable()
+    world.store(5)
+    world.servers["a"].bench.disk.flip(file_name(1), SUPERBLOCK_BYTES + RECORD_HEADER_BYTES)
+    world.ask(ReadFragment(1000, GROUP, 5, 0, 100))
+    world.advance(2.0)
+    assert (details_of(world).quarantined, world.beat().quarantined) == (1, 1)
+
+
+def test_before_the_engine_has_said_how_it_is_the_operator_is_put_off() -> None:
+    world = World(automatic=False)
+    assert world.outcome(world.ask(MaintainChunk(1000, "status"))) == "BUSY"
+    world.run_reads()
+    assert world.outcome(world.ask(MaintainChunk(1000, "status"))) == "ChunkDetails"
 
 
 # --- heartbeats ----------------------------------------------------------------------------------

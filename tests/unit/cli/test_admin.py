@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -104,6 +105,19 @@ def test_nodes_and_groups_as_tables(master: Master) -> None:
 def test_one_server_in_full(master: Master) -> None:
     assert "no heartbeat for 4 s" in run("node", "show", "chunk-2").output
     assert json.loads(run("node", "show", "chunk-2", "--json").output)["pending_deletes"] == 5
+
+
+def test_damage_has_a_column_while_there_is_some(master: Master) -> None:
+    assert "damaged" not in run("nodes").output
+    damaged = msgspec.structs.replace(CLUSTER.nodes[1], quarantined=12345, garbage_bytes=3 * 2**20)
+    master.answer = lambda message: msgspec.structs.replace(CLUSTER, nodes=[CLUSTER.nodes[0], damaged])
+    for command in ("nodes", "status"):
+        lines = run(command).output.splitlines()
+        assert any(line.split()[-1:] == ["damaged"] for line in lines)
+        assert [line.split()[-1] for line in lines if "chunk-" in line][-2:] == ["0", "12345"]
+    shown = json.loads(run("nodes", "--json").output)[1]
+    assert (shown["quarantined"], shown["garbage_bytes"]) == (12345, 3 * 2**20)
+    assert "3.0 MiB" in run("node", "show", "chunk-2").output
 
 
 def test_an_unknown_server_is_an_error_that_names_the_known_ones(master: Master) -> None:
