@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import CompareDone, CompareJob, ListDone, ListJob, WriteBatch, WriteDone
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
-from fabric.settings import Settings
+from fabric.node.disk import Buffer
+from fabric.settings import Settings, settings_from
 from fabric.wire.messages import BucketEntry
 from tests.unit.chunk.engine_bench import SMALL, Bench, checksum_of, delete, item, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk
+from tests.unit.chunk.fake_disk import FakeDisk, FakeFile
 
 FILE = file_name(1)
 
@@ -366,3 +371,58 @@ def test_every_write_done_carries_the_status() -> None:
     done = bench.engine.run(WriteBatch([item(1)]))
     assert isinstance(done, WriteDone)
     assert (done.status.fragments, done.status.live_bytes, done.status.mutations) == (1, 100, 1)
+
+
+def test_payloads_are_not_copied_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came from the socket goes to the disk as it is; what came from the disk goes on as it is."""
+    bench = Bench()
+    written: list[object] = []
+    read: list[bytes] = []
+    pwritev, pread = FakeFile.pwritev, FakeFile.pread
+
+    def record_write(file: FakeFile, buffers: Sequence[Buffer], offset: int) -> None:
+        written.extend(buffer.obj for buffer in buffers if isinstance(buffer, memoryview))
+        pwritev(file, buffers, offset)
+
+    def record_read(file: FakeFile, length: int, offset: int) -> bytes:
+        read.append(pread(file, length, offset))
+        return read[-1]
+
+    monkeypatch.setattr(FakeFile, "pwritev", record_write)
+    monkeypatch.setattr(FakeFile, "pread", record_read)
+    payload = payload_of(1, 3001)
+    assert bench.codes(item(1, payload)) == [""]
+    assert any(source is payload for source in written)
+    result = bench.read(1, 0, 3001)
+    assert len(read) == 1, "one read of the disk for a get"
+    assert isinstance(result.payload, memoryview) and result.payload.obj is read[0]
+
+
+def test_reads_do_not_wait_for_a_sync() -> None:
+    bench = Bench()
+    bench.store(1)
+    begun, go_on = threading.Event(), threading.Event()
+    fdatasync = FakeFile.fdatasync
+
+    def stalled(file: FakeFile) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        fdatasync(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeFile, "fdatasync", stalled)
+        writer = threading.Thread(target=bench.store, args=(2,))
+        writer.start()
+        assert begun.wait(30)
+        assert bench.content(1) == payload_of(1)
+        assert bench.content(2) == "NO_FRAGMENT", "not before it is durable"
+        go_on.set()
+        writer.join(30)
+    assert bench.content(2) == payload_of(2)
+
+
+@pytest.mark.parametrize("size", [0, 2**31 + 1])
+def test_a_data_file_has_at_most_2_gib(size: int) -> None:
+    with pytest.raises(msgspec.ValidationError, match="data_file_bytes_max"):
+        settings_from({"data_file_bytes_max": size})
+    assert settings_from({"data_file_bytes_max": 2**31}).data_file_bytes_max == 2**31
