@@ -177,6 +177,8 @@ def _compaction_text(details: ChunkDetails) -> str:
     if compaction.running:
         files = ", ".join(map(str, compaction.files))
         return f"{compaction.progress:.0%} of data files {files}; {so_far}"
+    if compaction.ordered:
+        return f"about to begin; {so_far}"
     if compaction.problem:
         return f"given up: {compaction.problem}; {so_far}"
     return f"idle; {so_far}"
