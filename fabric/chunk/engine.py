@@ -156,7 +156,8 @@ class Engine:
         if self._busy:
             return
         try:
-            self._writer.checkpoint()
+            if not self._restart_reason:
+                self._writer.checkpoint()
         finally:
             self._index.close()
             self._files.close()
