@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from fabric.errors import DiskFailed, NoSpace
 from fabric.node.disk import Disk
 from fabric.node.os_disk import OsDisk, write_durably
-from tests.unit.chunk.fake_disk import FakeDisk
+from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_all, keep_some
 
 
 @pytest.fixture(params=["os", "fake"])
@@ -99,6 +100,49 @@ def test_space_is_told(disk: Disk) -> None:
     assert 0 < disk.free_bytes() <= disk.capacity_bytes()
 
 
+def test_a_handle_follows_its_file_through_rename_and_removal(disk: Disk) -> None:
+    file = disk.create("a.new")
+    file.pwritev([b"one"], 0)
+    disk.rename("a.new", "a")
+    file.pwritev([b"two"], 3)
+    assert disk.open("a").pread(10, 0) == b"onetwo"
+    disk.remove("a")
+    assert file.pread(10, 0) == b"onetwo"
+    file.fdatasync()
+    file.close()
+
+
+def test_renaming_replaces_what_had_the_name(disk: Disk) -> None:
+    old, new = disk.create("a"), disk.create("b")
+    old.pwritev([b"old"], 0)
+    new.pwritev([b"new"], 0)
+    disk.rename("b", "a")
+    assert disk.names() == ["a"]
+    assert disk.open("a").pread(3, 0) == b"new"
+    assert old.pread(3, 0) == b"old"
+    old.close()
+    new.close()
+
+
+def test_forgetting_changes_nothing(disk: Disk) -> None:
+    file = disk.create("a")
+    file.pwritev([b"x" * 10_000], 0)
+    file.forget(100, 5000)
+    file.fdatasync()
+    file.forget(0, 10_000)
+    assert file.pread(10_000, 0) == b"x" * 10_000
+    file.close()
+
+
+def test_a_closed_file_is_an_error(disk: Disk) -> None:
+    file = disk.create("a")
+    file.close()
+    for broken in (lambda: file.pread(1, 0), lambda: file.pwritev([b"x"], 0)):
+        with pytest.raises(DiskFailed):
+            broken()
+    file.close()
+
+
 # --- the fake one keeps its promises about power cuts ------------------------------------------------
 
 
@@ -120,6 +164,60 @@ def test_a_power_cut_takes_what_was_not_synced() -> None:
     assert after.open("kept").pread(10, 0) == b"one"
     assert after.open("lost").pread(10, 0) == b""
     assert disk.crash(lambda change: 2).open("kept").pread(10, 0) == b"onetw"
+    assert disk.names() == ["kept", "late", "lost"], "the disk itself stays as it was"
+
+
+def outcomes(disk: FakeDisk, look: Callable[[FakeDisk], object], piece_bytes: int = 0) -> set[object]:
+    """All that very many power cuts leave."""
+    return {look(disk.crash(keep_some(random.Random(seed)), piece_bytes)) for seed in range(400)}
+
+
+def test_any_subset_of_unsynced_writes_survives_each_torn_at_any_byte() -> None:
+    disk = FakeDisk()
+    file = disk.create("a")
+    file.pwritev([b"...."], 0)
+    file.fdatasync()
+    disk.sync_directory()
+    file.pwritev([b"ab"], 0)
+    file.pwritev([b"cd"], 2)
+    ab, cd = (b"..", b"a.", b"ab"), (b"..", b"c.", b"cd")
+    assert outcomes(disk, lambda after: after.open("a").pread(9, 0)) == {x + y for x in ab for y in cd}
+
+
+def test_a_write_may_lose_its_middle() -> None:
+    disk = FakeDisk()
+    file = disk.create("a")
+    disk.sync_directory()
+    file.pwritev([b"abc"], 0)
+    found = outcomes(disk, lambda after: after.open("a").pread(9, 0), piece_bytes=1)
+    assert found == {b"", b"a", b"ab", b"abc", b"\0b", b"\0bc", b"\0\0c", b"a\0c"}
+
+
+def test_any_subset_of_unsynced_names_survives() -> None:
+    disk = FakeDisk()
+    for name in ("a", "b"):
+        disk.create(name)
+    disk.sync_directory()
+    disk.remove("a")
+    disk.rename("b", "c")
+    disk.create("d")
+    found = outcomes(disk, lambda after: tuple(after.names()))
+    assert found == {(*a, bc, *d) for a in ((), ("a",)) for bc in ("b", "c") for d in ((), ("d",))}
+    disk.sync_directory()
+    assert disk.crash().names() == ["c", "d"]
+
+
+def test_a_file_whose_name_is_lost_is_lost_with_its_bytes_and_a_removal_that_is_lost_brings_them_back() -> (
+    None
+):
+    disk = FakeDisk()
+    file = disk.create("a")
+    file.pwritev([b"one"], 0)
+    file.fdatasync()
+    assert disk.crash().names() == []
+    disk.sync_directory()
+    disk.remove("a")
+    assert disk.crash().open("a").pread(3, 0) == b"one"
 
 
 def test_a_failed_sync_loses_the_bytes_and_a_second_one_hides_it() -> None:
@@ -132,7 +230,82 @@ def test_a_failed_sync_loses_the_bytes_and_a_second_one_hides_it() -> None:
         file.fdatasync()
     file.fdatasync()
     assert file.pread(3, 0) == b"one"
-    assert disk.crash(lambda change: len(change.data)).open("a").pread(3, 0) == b""
+    assert disk.crash(keep_all).open("a").pread(3, 0) == b""
+    file.forget(0, 2)
+    assert file.pread(3, 0) == b"\0\0e", "what memory forgets, no disk has"
+    file.pwritev([b"one"], 0)
+    file.fdatasync()
+    assert disk.crash().open("a").pread(3, 0) == b"one"
+
+
+def test_a_failed_sync_of_the_directory_makes_no_name_durable() -> None:
+    disk = FakeDisk()
+    disk.create("a")
+    disk.fail_directory_syncs = 1
+    with pytest.raises(DiskFailed):
+        disk.sync_directory()
+    assert disk.crash().names() == []
+    disk.sync_directory()
+    assert disk.crash().names() == ["a"]
+
+
+def test_a_full_disk_takes_a_part_of_a_write_and_what_was_allocated() -> None:
+    disk = FakeDisk(capacity=100)
+    file = disk.create("a")
+    file.allocate(0, 60)
+    disk.create("b").pwritev([b"x" * 40], 0)
+    file.pwritev([b"y" * 60], 0)
+    with pytest.raises(NoSpace):
+        file.pwritev([b"z" * 20], 50)
+    assert file.pread(100, 0) == b"y" * 50 + b"z" * 10
+    with pytest.raises(NoSpace):
+        file.allocate(60, 1)
+    disk.remove("b")
+    file.allocate(60, 40)
+    assert disk.free_bytes() == 0
+
+
+def test_bytes_that_cannot_be_read() -> None:
+    disk = FakeDisk()
+    file = disk.create("a")
+    file.pwritev([b"x" * 100], 0)
+    disk.make_unreadable("a", 40, 50)
+    assert file.pread(40, 0) == b"x" * 40
+    for offset, length in ((0, 41), (45, 1), (49, 10)):
+        with pytest.raises(DiskFailed):
+            file.pread(length, offset)
+    assert file.pread(10, 50) == b"x" * 10
+
+
+def test_every_change_is_a_step_and_may_be_the_one_that_does_not_happen() -> None:
+    def changes(disk: FakeDisk) -> None:
+        file = disk.create("a.new")
+        file.pwritev([b"x"], 0)
+        file.allocate(1, 9)
+        file.truncate(5)
+        file.fdatasync()
+        disk.rename("a.new", "a")
+        disk.sync_directory()
+        disk.remove("a")
+
+    steps: list[str] = []
+    disk = FakeDisk()
+    disk.step = steps.append
+    changes(disk)
+    kinds = ["create", "write", "allocate", "truncate", "sync", "rename", "sync", "remove"]
+    assert [step.split()[0] for step in steps] == kinds
+    for last in range(len(steps)):
+        disk = FakeDisk()
+        left = iter(range(last))
+
+        def cut(what: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise PowerCut(what)
+
+        disk.step = cut
+        with pytest.raises(PowerCut, match=kinds[last]):
+            changes(disk)
+        assert len(disk.log) == sum(kind in ("write", "sync") for kind in kinds[:last])
 
 
 # --- the real one --------------------------------------------------------------------------------
