@@ -191,8 +191,8 @@ def test_fault_10_a_chunk_server_ends_when_it_meets_damage_and_is_well_after_the
         assert server.end(signal.SIGTERM)[0] == 0
     flip(largest(tmp_path / "data" / "index", "*.ldb"), 0.4)
 
-    master, server = start()
-    master.make_writable(server)
+    # The reads meet the damage, or the scrub that begins by itself has met it before.
+    _, server = start()
     for fid in range(1, 301):
         server.send(ReadFragment(10_000, 1, fid, 0, 100))
     while (answer := server.receive(2000)) is not None:
@@ -201,10 +201,10 @@ def test_fault_10_a_chunk_server_ends_when_it_meets_damage_and_is_well_after_the
             isinstance(message, Failed) and message.code == "DISK_FAILED"
         )
     _, stderr = server.process.communicate(timeout=30)
-    assert server.process.returncode == 1
+    assert server.process.returncode == 1, stderr
     assert b"rebuilds the index" in stderr
 
-    master, server = start()
+    _, server = start()
     for fid in range(1, 301):
         message, payload = server.ask(ReadFragment(10_000, 1, fid, 0, 100))
         assert isinstance(message, FragmentData), message
