@@ -19,6 +19,7 @@ from tests.unit.chunk.fake_disk import FakeDisk, keep_all, ways_to_crash
 from tests.unit.chunk.ledger import Ledger, known_kinds
 from tests.unit.chunk.memory_index import MemoryIndexHome
 
+pytestmark = pytest.mark.slow
 EVERY_PLAY = pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)
 
 
