@@ -55,8 +55,11 @@ from fabric.errors import DiskFailed, NoSpace
 from fabric.node.disk import Buffer, Disk
 from fabric.settings import MIB, UPKEEP_RECORD_BYTES, Settings
 
-SWITCH_COUNT = 256
-"""Entries switched in one job of the write lane: a few milliseconds."""
+SWITCH_COUNT = 64
+"""Entries switched in one job of the write lane: about a millisecond."""
+WRITE_BYTES = 1 * MIB
+WRITE_BUFFERS = 768
+"""So much is gathered for one write and sync: few syncs, although slices are small."""
 ROOM_BYTES = 16 * MIB
 """Left alone on a full disk: for tombstones and the index."""
 SEAL_SHARE = 16
@@ -80,6 +83,9 @@ class _Run(msgspec.Struct):
     """Fids of tombstones that were left out."""
     has_gaps: bool = False
     """Entries may still point into the victims when all that could be read is switched."""
+    waiting: list[Buffer] = msgspec.field(default_factory=list)
+    """Records that are not written yet."""
+    waiting_bytes: int = 0
     switching: Iterator[Found | Gap] | None = None
     """Walks over the output."""
 
@@ -232,7 +238,6 @@ class Compaction:
     # --- copying ----------------------------------------------------------------------------------
 
     def _copy(self, run: _Run, bytes_max: int) -> tuple[int, CompactFollow | None, bool]:
-        pieces: list[Piece] = []
         cost = 0
         look: Look | None = None
         while cost < bytes_max and (look := next(run.source, None)) is not None:
@@ -243,33 +248,37 @@ class Compaction:
             if look.piece is None:
                 cost += SKIPPED_RECORD_BYTES
             else:
-                pieces.append(look.piece)
+                self._add(run, look.piece)
                 cost += UPKEEP_RECORD_BYTES + 2 * len(look.piece.payload)
-        if pieces:
-            self._write(run, pieces)
         if look is not None:
+            if run.waiting_bytes >= WRITE_BYTES or len(run.waiting) >= WRITE_BUFFERS:
+                self._write(run)
             return cost, None, False
+        self._write(run)
         if run.output is not None:
             run.output.finish(self._disk)
             run.switching = scan_headers(run.output, SUPERBLOCK_BYTES)
         return cost, CompactFollow("write", SWITCH), False
 
-    def _write(self, run: _Run, pieces: list[Piece]) -> None:
-        """Append records to the output, durably: small syncs now rather than one long one at the end."""
+    def _add(self, run: _Run, piece: Piece) -> None:
+        """Have a record written with those that wait."""
         if run.output is None:
             number, salt = self._files.next_number(), self._rng.getrandbits(64)
             superblock = Superblock(self._uuid, number, salt, self._wall_ms(), COMPACTED)
             run.output = DataFile.create(self._disk, superblock)
             run.output.bytes_max = self._settings.data_file_bytes_max
-        output = run.output
-        buffers: list[Buffer] = []
-        length = 0
-        for piece in pieces:
-            header = msgspec.structs.replace(piece.header, offset=output.end + length, batch=output.end)
-            padding = -len(piece.payload) % ALIGNMENT
-            buffers += [encode_header(header, output.salt), piece.payload, PADDING[padding]]
-            length += RECORD_HEADER_BYTES + len(piece.payload) + padding
-        output.append(buffers, length)
+        end = run.output.end
+        header = msgspec.structs.replace(piece.header, offset=end + run.waiting_bytes, batch=end)
+        padding = -len(piece.payload) % ALIGNMENT
+        run.waiting += [encode_header(header, run.output.salt), piece.payload, PADDING[padding]]
+        run.waiting_bytes += RECORD_HEADER_BYTES + len(piece.payload) + padding
+
+    def _write(self, run: _Run) -> None:
+        """Write what waits, durably: many short syncs rather than a long one at the end."""
+        if run.output is not None and run.waiting:
+            run.output.append(run.waiting, run.waiting_bytes)
+            run.waiting.clear()
+            run.waiting_bytes = 0
 
     def _give_up(self, run: _Run | None, error: NoSpace | DiskFailed) -> None:
         """Leave everything as it was."""

@@ -24,7 +24,7 @@ from fabric.settings import KIB, Settings
 
 LANE = "background"
 SCRUB_SLICE_BYTES = 1024 * KIB
-COMPACTION_SLICE_BYTES = 512 * KIB
+COMPACTION_SLICE_BYTES = 128 * KIB
 """Small enough that a slice holds up neither a reader nor the disk."""
 SCRUB_IDLE_S = 60.0
 COMPACTION_IDLE_S = 10.0
