@@ -1,0 +1,1 @@
+"""A deterministic simulator: whole clusters, real roles, one process, one seed."""
