@@ -59,19 +59,21 @@ class Cluster:
         """Numbers of the groups."""
         return sorted({host.group for host in self.chunks.values()})
 
+    def is_group_writable(self, group: int) -> bool:
+        """Does the master, if it runs, hold this group for writable?"""
+        built = self.master.process.built
+        groups = built.role._groups if built is not None else None  # type: ignore[attr-defined]
+        found = groups.groups.get(group) if groups is not None else None
+        return found is not None and found.record is not None and groups.is_writable(found)
+
     def is_writable(self) -> bool:
         """Does the master hold every group for writable, and every proxy know it?"""
-        built = self.master.process.built
-        if built is None:
-            return False
-        groups = built.role._groups  # type: ignore[attr-defined]
-        known = [group for group in groups.groups.values() if group.record is not None]
-        if len(known) < len(self.groups()) or not all(groups.is_writable(group) for group in known):
+        if not all(map(self.is_group_writable, self.groups())):
             return False
         for host in self.proxies:
             if host.process.built is None:
                 return False
             view = host.process.built.role._context.view  # type: ignore[attr-defined]
-            if len(view.writable_groups()) < len(known):
+            if len(view.writable_groups()) < len(self.groups()):
                 return False
         return True

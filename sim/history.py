@@ -31,6 +31,8 @@ class PathState(msgspec.Struct, eq=False):
     reading: list[set[bytes | None]] = msgspec.field(default_factory=list)
     """What each read under way may see."""
     busy: bool = False
+    strict: bool = False
+    """All caches must know by now."""
     lost: bool = False
     """The outcome of a write will never be known: it is not written any more."""
 
@@ -58,7 +60,8 @@ class PathState(msgspec.Struct, eq=False):
 
     def begin_read(self) -> set[bytes | None]:
         """The set of what this read may see; give it to ``end_read``."""
-        allowed = set(self.ever) if self.immutable else set(self.possible)
+        # A proxy may serve an immutable object from its cache for a while after it was removed.
+        allowed = set(self.ever) if self.immutable and not self.strict else set(self.possible)
         self.reading.append(allowed)
         return allowed
 

@@ -209,6 +209,10 @@ class Process:
         assert self.built is not None
         self._do(self.built.role.receive(message, sender, self.world.now, payload))
 
+    def act(self, action: Callable[[], list[Effect]]) -> None:
+        """Let the role of a client do something of its own accord."""
+        self._do(action())
+
     def unsent(self, sender: Sender) -> None:
         """This request cannot be answered any more: the role hears of it next."""
         self._unsent.append(sender)

@@ -9,6 +9,7 @@ from fabric.wire.messages import Message
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
+    from sim.history import PathState
     from sim.process import Process
     from sim.workload import Attempted
 
@@ -40,13 +41,16 @@ class Watcher:
         answer: Message,
         data: Any,
     ) -> None:
-        """An answer leaves ``server``.  ``request`` and its ``payload`` are None for what nobody asked for."""
+        """An answer leaves ``server``.  ``request`` is None for what nobody asked for."""
 
     def on_inspect(self, process: Process) -> None:
         """A role has handled an event."""
 
     def on_write_ended(self, attempted: Attempted) -> None:
         """A client knows, or gives up to know, what became of a write."""
+
+    def on_read(self, state: PathState, code: str, value: bytes | None, allowed: set[bytes | None]) -> None:
+        """A client has read a whole object: ``code`` is empty, or NOT_FOUND, or that of another error."""
 
     def at_end(self) -> None:
         """All faults are over, the cluster has healed, clients are idle."""
@@ -60,6 +64,7 @@ class Watchers:
         self.sends: list[Callable[..., None]] = []
         self.replies: list[Callable[..., None]] = []
         self.inspects: list[Callable[..., None]] = []
+        self.reads: list[Callable[..., None]] = []
         self.writes: list[Callable[..., None]] = []
 
     def add(self, watcher: Watcher) -> None:
@@ -69,6 +74,7 @@ class Watchers:
             (self.sends, "on_send"),
             (self.replies, "on_reply"),
             (self.inspects, "on_inspect"),
+            (self.reads, "on_read"),
             (self.writes, "on_write_ended"),
         ):
             if getattr(type(watcher), name) is not getattr(Watcher, name):

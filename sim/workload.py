@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sim.history import History, PathState
     from sim.world import World
 
-THINK_S = (0.02, 0.8)
+THINK_S = (0.01, 0.5)
 PATIENCE_S = 14.0
 READ_PATIENCE_S = 6.0
 SIZE_MIN, SIZE_MAX = 48, 2500
@@ -74,6 +74,7 @@ class Worker(Client):
         self.working = True
         self.busy = False
         self._made = 0
+        self._after: Callable[[str], list[Effect]] | None = None
 
     def start(self, now: float) -> list[Effect]:
         self.now = now
@@ -122,6 +123,11 @@ class Worker(Client):
             return PutObject(deadline_ms, operation_id, state.path, checksum, immutable=state.immutable)
 
         return self.ask(make, value, self.now + PATIENCE_S, end)
+
+    def put_last(self, state: PathState, value: bytes, then: Callable[[str], list[Effect]]) -> list[Effect]:
+        """One more object, with nothing after it."""
+        self._after = then
+        return self._put_object(state, value)
 
     def put_large(self) -> list[Effect]:
         """Some fragments, then a commit that names them."""
@@ -219,7 +225,8 @@ class Worker(Client):
             attempted = Attempted(self.name, what, outcome, values, code)
             for look in self.world.watchers.writes:
                 look(attempted)
-            return self._think()
+            after, self._after = self._after, None
+            return after(code) if after is not None else self._think()
 
         return end
 
@@ -243,10 +250,9 @@ class Worker(Client):
         def end(code: str, value: bytes | None) -> list[Effect]:
             state.end_read(allowed)
             self.history.reads += 1
-            if code not in ("", "NOT_FOUND"):
-                self.history.failed_reads += 1
-                return then(code)
-            self._judge(path, value, allowed)
+            self.history.failed_reads += code not in ("", "NOT_FOUND")
+            for look in self.world.watchers.reads:
+                look(state, code, value, allowed)
             return then(code)
 
         def on_object(answer: Message, data: Any, uncertain: bool) -> list[Effect]:
@@ -255,13 +261,11 @@ class Worker(Client):
             assert isinstance(answer, ObjectData)
             parts.append(bytes(data))
             fragments.extend(answer.fragments[1:])
-            return on_more(answer.info.size)
+            return on_more()
 
-        def on_more(size: int) -> list[Effect]:
+        def on_more() -> list[Effect]:
             if not fragments:
                 value = b"".join(parts)
-                if len(value) != size:
-                    raise Violation("P5", f"{path} has {size} bytes and {len(value)} were read")
                 return end("", value)
             fragment = fragments.pop(0)
 
@@ -269,24 +273,13 @@ class Worker(Client):
                 if not isinstance(answer, FragmentData):
                     return end(answer.code if isinstance(answer, Failed) else "BAD_MESSAGE", None)
                 parts.append(bytes(data))
-                return on_more(size)
+                return on_more()
 
             return self.ask(
                 lambda ms: GetFragment(ms, fragment, 0, fragment.length), None, until, on_fragment
             )
 
         return self.ask(lambda ms: GetObject(ms, path, 0, 2**40), None, until, on_object)
-
-    def _judge(self, path: str, value: bytes | None, allowed: set[bytes | None]) -> None:
-        if value in allowed:
-            return
-        if value is None:
-            raise Violation("P7", f"{path} was acknowledged and is not found")
-        if value in self.history.paths[path].ever:
-            raise Violation(
-                "P2", f"{path} shows a value that it cannot have now: refused, replaced or deleted"
-            )
-        raise Violation("P5", f"{path} shows {len(value)} bytes that nobody wrote there")
 
     def stat(self) -> list[Effect]:
         """Is it there, and how large?"""
@@ -317,9 +310,9 @@ class Worker(Client):
             if isinstance(answer, Listing) and not answer.next:
                 listed = {info.path for info in answer.objects}
                 for path, state in self.history.paths.items():
-                    if path.startswith(prefix) and state.is_certain:
-                        if (state.value is not None) != (path in listed):
-                            raise Violation("P2", f"the listing of {prefix} is wrong about {path}")
+                    judged = path.startswith(prefix) and state.is_certain
+                    if judged and (state.value is not None) != (path in listed):
+                        raise Violation("P2", f"the listing of {prefix} is wrong about {path}")
             return self._think()
 
         return self.ask(

@@ -1,0 +1,109 @@
+"""What is known of every fragment, from the messages alone.
+
+A fragment is *acknowledged* when a proxy has told a client so, *committed* when the master has told a proxy
+so.  It is *doomed* from the moment that a commit which would remove its object is sent, since that may
+take effect whatever its sender hears; it is *gone* when that commit was confirmed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fabric.wire.messages import (
+    AppendOperation,
+    Commit,
+    Committed,
+    DeleteOperation,
+    FragmentRef,
+    Message,
+    MoveOperation,
+    PutFragment,
+    PutOperation,
+    Stored,
+)
+from sim.process import Process
+from sim.watcher import Watcher
+
+
+class Known(msgspec.Struct, eq=False):
+    """One fragment."""
+
+    ref: FragmentRef
+    acknowledged_at: float = -1.0
+    committed_at: float = -1.0
+    doomed: bool = False
+    gone_at: float = -1.0
+
+
+class Ledger(Watcher):
+    """To be inherited by checkers that need it."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Known] = {}
+        self.objects: dict[str, list[int]] = {}
+        """Path -> fids, of what is committed there; paths with operations in doubt have more."""
+        self._operations: dict[bytes, list[int]] = {}
+        """Operation id -> the fids that its first try named."""
+        self._doubtful: set[bytes] = set()
+        """Operations whose tries named different fragments: nobody can tell which were committed."""
+        self._confirmed: set[bytes] = set()
+
+    def fragment(self, ref: FragmentRef) -> Known:
+        """What is known of it, from now on."""
+        return self.known.setdefault(ref.fid, Known(ref))
+
+    def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        if target.kind != "master" or not isinstance(message, Commit):
+            return
+        fids: list[int] = []
+        for operation in message.operations:
+            if isinstance(operation, PutOperation | DeleteOperation):
+                self._doom(operation.path)
+            elif isinstance(operation, MoveOperation):
+                self._doom(operation.target)
+            if isinstance(operation, PutOperation | AppendOperation):
+                fids += [self.fragment(ref).ref.fid for ref in operation.fragments]
+        if self._operations.setdefault(message.operation_id, fids) != fids:
+            self._doubtful.add(message.operation_id)
+            for fid in [*fids, *self._operations[message.operation_id]]:
+                self.known[fid].doomed = True
+
+    def on_reply(
+        self,
+        server: Process,
+        asker: Process,
+        request: Message | None,
+        payload: Any,
+        answer: Message,
+        data: Any,
+    ) -> None:
+        now = self.cluster.world.now
+        if isinstance(answer, Stored) and isinstance(request, PutFragment):
+            self.fragment(answer.fragment).acknowledged_at = now
+        elif server.kind == "master" and isinstance(request, Commit) and isinstance(answer, Committed):
+            self._confirm(request, now)
+
+    def _doom(self, path: str) -> None:
+        for fid in self.objects.get(path, ()):
+            self.known[fid].doomed = True
+
+    def _confirm(self, commit: Commit, now: float) -> None:
+        if commit.operation_id in self._confirmed:
+            return
+        self._confirmed.add(commit.operation_id)
+        (operation,) = commit.operations
+        if isinstance(operation, PutOperation | DeleteOperation):
+            self._let_go(operation.path, now)
+        if isinstance(operation, MoveOperation):
+            self.objects[operation.target] = self.objects.pop(operation.source, [])
+        if isinstance(operation, PutOperation) and commit.operation_id not in self._doubtful:
+            self.objects[operation.path] = [ref.fid for ref in operation.fragments]
+            for ref in operation.fragments:
+                self.fragment(ref).committed_at = now
+
+    def _let_go(self, path: str, now: float) -> None:
+        for fid in self.objects.pop(path, ()):
+            known = self.known[fid]
+            known.doomed, known.gone_at = True, now

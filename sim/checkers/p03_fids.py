@@ -1,0 +1,77 @@
+"""P3: a fid is never used twice, through any sequence of crashes.
+
+Leases that the master hands out never overlap, each fid is stored with one content by one life of one
+proxy, and a commit is confirmed only while the lease of its fids can still run: a later one might name what
+was collected as garbage.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+from fabric.wire.messages import Commit, Committed, FidLease, Message, PutOperation, StoreFragment
+from sim.process import Process
+from sim.watcher import Violation, Watcher
+
+SLACK_S = 0.5
+"""From a commit's application to its answer: the store's write."""
+
+
+class Fids(Watcher):
+    """Remembers every lease and every store."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._leases: list[tuple[int, int, float]] = []
+        """(first, end, told at), by first."""
+        self._stored: dict[int, tuple[str, int, int]] = {}
+        self._confirmed: set[bytes] = set()
+
+    def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        if not isinstance(message, StoreFragment) or source.kind != "proxy":
+            return
+        now = (source.name, source.incarnation, message.checksum)
+        before = self._stored.setdefault(message.fid, now)
+        if before != now:
+            raise Violation("P3", f"fid {message.fid} is used twice: {before} and {now}")
+
+    def on_reply(
+        self,
+        server: Process,
+        asker: Process,
+        request: Message | None,
+        payload: Any,
+        answer: Message,
+        data: Any,
+    ) -> None:
+        if server.kind != "master":
+            return
+        if isinstance(answer, FidLease):
+            self._add(answer.first, answer.first + answer.count)
+        elif isinstance(answer, Committed) and isinstance(request, Commit):
+            self._check(request)
+
+    def _add(self, first: int, end: int) -> None:
+        at = bisect_right(self._firsts, first)
+        for other in self._leases[max(0, at - 1) : at + 1]:
+            if first < other[1] and other[0] < end:
+                raise Violation("P3", f"fids {first} to {end} were leased before, in {other}")
+        self._firsts.insert(at, first)
+        self._leases.insert(at, (first, end, self.cluster.world.now))
+
+    def _check(self, commit: Commit) -> None:
+        if commit.operation_id in self._confirmed:
+            return
+        self._confirmed.add(commit.operation_id)
+        settings, now = self.cluster.settings, self.cluster.world.now
+        for operation in commit.operations:
+            for ref in operation.fragments if isinstance(operation, PutOperation) else ():
+                at = bisect_right(self._firsts, ref.fid) - 1
+                if at < 0 or ref.fid >= self._leases[at][1]:
+                    raise Violation("P3", f"a commit of fid {ref.fid}, which was never leased, is confirmed")
+                # A master that starts anew lets all leases live once more.
+                begun = max(self._leases[at][2], self.cluster.master.started_at)
+                if now > begun + settings.fid_lease_s + SLACK_S:
+                    late_s = now - begun - settings.fid_lease_s
+                    raise Violation("P3", f"fid {ref.fid} is committed {late_s:.1f} s after its lease ended")

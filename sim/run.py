@@ -1,0 +1,170 @@
+"""One run: a safety phase in which anything may fail, healing, and the demand that all is well then."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sim.checkers import all_checkers
+from sim.cluster import Cluster
+from sim.faults import Faults
+from sim.watcher import Violation
+from sim.world import TRACE_LINES, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fabric.node.effects import Effect
+
+START_S = 20.0
+SAFETY_S = (8.0, 24.0)
+HEAL_S = 90.0
+"""After faults end, everything must be well within so long."""
+QUIET_S = 90.0
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What became of a run."""
+
+    seed: int
+    violation: str
+    """Empty: all promises were kept."""
+    digest: str
+    events: int
+    acknowledged: int
+    refused: int
+    unknown: int
+    reads: int
+    virtual_s: float
+    faults: list[str]
+    trace: list[str]
+
+    @property
+    def replay(self) -> str:
+        """The line that shows it again."""
+        return f"python -m sim --seed {self.seed} --trace"
+
+
+class Run:
+    """One seed."""
+
+    def __init__(self, seed: int, trace_lines: int = TRACE_LINES) -> None:
+        self.world = World(seed, trace_lines)
+        self.cluster = Cluster(self.world)
+        for checker in all_checkers():
+            checker.attach(self.cluster)
+            self.world.watchers.add(checker)
+        self.faults = Faults(self.cluster)
+
+    def judged(self) -> str:
+        """Run it; returns the promise that was broken and how, or nothing.
+
+        A role or a job that raises is a bug: its kind is "bug", its text the end of the traceback.
+        """
+        with _quietly():
+            try:
+                self.go()
+            except Violation as broken:
+                return str(broken)
+            except Exception:  # noqa: BLE001  whatever a role raises is a finding of this seed
+                return f"bug: {traceback.format_exc(limit=-6)}"
+        return ""
+
+    def go(self) -> None:
+        """Raises Violation."""
+        world, cluster = self.world, self.cluster
+        cluster.start()
+        if not world.run(START_S, cluster.is_writable):
+            raise Violation("liveness", "a new cluster did not become writable")
+        self.faults.begin()
+        world.run(world.rng.uniform(*SAFETY_S))
+        self.faults.heal()
+        self._demand(HEAL_S, cluster.is_writable, "not all groups are writable")
+        for worker in cluster.clients:
+            worker.working = False
+        self._demand(HEAL_S, lambda: not any(w.busy for w in cluster.clients), "clients are still busy")
+        self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest")
+        self._write_and_read_all()
+        for checker in world.watchers.all:
+            checker.at_end()
+
+    def _demand(self, seconds: float, until: object, otherwise: str) -> None:
+        if not self.world.run(seconds, until):  # type: ignore[arg-type]
+            raise Violation("liveness", f"{otherwise}, {seconds:.0f} s after faults ended")
+
+    def _is_quiet(self) -> bool:
+        """All deletes are done, and no damage is known that is not repaired."""
+        built = self.cluster.master.process.built
+        if built is None or not self.cluster.is_writable():
+            return False
+        role = built.role
+        deletion = role._deletion  # type: ignore[attr-defined]
+        hosts = [host for host in self.cluster.chunks.values() if host.scrubs]
+        damaged = any(host.engine is None or host.engine.status().quarantined for host in hosts)
+        return not deletion.total() and deletion.due_at() is None and not damaged
+
+    def _write_and_read_all(self) -> None:
+        """Every client can write, and read every path that there is."""
+        world, history = self.world, self.cluster.history
+        for state in history.paths.values():
+            state.strict = True
+        failed: list[str] = []
+        left = 0
+
+        def done(code: str) -> list[Effect]:
+            nonlocal left
+            left -= 1
+            return []
+
+        for worker in self.cluster.clients:
+            state, value = history.state(f"{worker.name}/last"), worker.rng.randbytes(500)
+            left += 1
+            worker.process.act(lambda w=worker, s=state, v=value: w.put_last(s, v, done))
+        self._demand(20.0, lambda: left == 0, "a client cannot write")
+        failed += [s.path for s in history.paths.values() if s.path.endswith("/last") and not s.is_certain]
+        if failed:
+            raise Violation("liveness", f"after healing, writes fail: {failed}")
+        for number, path in enumerate(list(history.paths)):
+            worker = self.cluster.clients[number % len(self.cluster.clients)]
+            left += 1
+            worker.process.act(lambda w=worker, p=path: w.read_path(p, done))
+        self._demand(20.0, lambda: left == 0, "reads do not end")
+        world.note("all read", len(history.paths))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No log, and no collection of garbage while one short run lasts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        logging.disable(before)
+
+
+def simulate(seed: int) -> Result:
+    """Run one seed."""
+    run = Run(seed)
+    violation = run.judged()
+    history, world = run.cluster.history, run.world
+    return Result(
+        seed,
+        violation,
+        world.digest(),
+        world.events,
+        history.acknowledged,
+        history.refused,
+        history.unknown,
+        history.reads,
+        world.now,
+        list(run.faults.kinds),
+        world.trace(),
+    )
