@@ -55,7 +55,7 @@ class Faults:
             "stop": self._stop,
             "cut": self._cut_link,
             "isolate": self._isolate,
-            "rot": lambda: self._rng.choice(list(self._rotten.values())).flip_bit(),
+            "rot": lambda: self._rng.choice(list(self._rotten.values())).flip_bits(self._rng.randint(1, 4)),
             "replace disk": self._replace_disk,
             "lose index": lambda: self._chunk().lose_index(self._down_s()),
             "fail sync": self._fail_sync,

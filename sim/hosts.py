@@ -53,6 +53,10 @@ class ChunkHost:
         self.replaced_at = 0.0
         """When the disk was last replaced by an empty one."""
         self.flipped_at = 0.0
+        self.flips = 0
+        """On this disk."""
+        self.largest_batch = 1
+        """Items of a write batch."""
         self.failed_syncs = 0
         self.scrubs = True
         self.process = Process(world, name, endpoint_of(name), self._build, "chunk")
@@ -93,6 +97,8 @@ class ChunkHost:
         return ScrubDone(ScrubStatus(), engine.status(), idle=True)
 
     def _write_s(self, job: object) -> float:
+        if isinstance(job, WriteBatch):
+            self.largest_batch = max(self.largest_batch, len(job.items))
         stall_s, self.stall_s = (self.stall_s, 0.0) if isinstance(job, WriteBatch) else (0.0, self.stall_s)
         return stall_s + self.rng.uniform(*self.sync_s) * self.slowness
 
@@ -151,17 +157,20 @@ class ChunkHost:
         self.disk, self.home = FakeDisk(capacity=self.disk.capacity), MemoryIndexHome()
         self.uuid = self.rng.randbytes(16)
         self.replaced_at = self.world.now
+        self.flips = 0
 
-    def flip_bit(self) -> None:
-        """Bitrot somewhere in the data files."""
-        names = [name for name in self.disk.names() if self.disk.files[name].durable]
-        if not names:
-            return
-        name = self.rng.choice(names)
-        offset = self.rng.randrange(len(self.disk.files[name].durable))
-        self.world.note("bit flipped", self.name, name, offset)
-        self.disk.flip(name, offset, self.rng.randrange(8))
-        self.flipped_at = self.world.now
+    def flip_bits(self, count: int) -> None:
+        """Bitrot somewhere in what was written."""
+        for _ in range(count):
+            names = [name for name in self.disk.names() if any(self.disk.files[name].durable)]
+            if not names:
+                return
+            name = self.rng.choice(names)
+            offset = self.rng.randrange(len(self.disk.files[name].durable.rstrip(b"\0")))
+            self.world.note("bit flipped", self.name, name, offset)
+            self.disk.flip(name, offset, self.rng.randrange(8))
+            self.flipped_at = self.world.now
+            self.flips += 1
 
     def holds(self, payload: bytes) -> bool:
         """Are these bytes on stable storage, in a file whose name is?"""

@@ -123,6 +123,8 @@ class Process:
         self._backlog = []
         self._unsent.clear()
         self.lanes = {name: Lane(self, spec) for name, spec in self.built.lanes.items()}
+        for look in self.world.watchers.starts:
+            look(self)
         self._do(self.built.role.start(self.world.now))
 
     def kill(self, restart_after_s: float | None = None) -> None:

@@ -46,6 +46,9 @@ class Watcher:
     def on_inspect(self, process: Process) -> None:
         """A role has handled an event."""
 
+    def on_started(self, process: Process) -> None:
+        """A life of a process has begun, and has done nothing yet."""
+
     def on_write_ended(self, attempted: Attempted) -> None:
         """A client knows, or gives up to know, what became of a write."""
 
@@ -64,6 +67,7 @@ class Watchers:
         self.sends: list[Callable[..., None]] = []
         self.replies: list[Callable[..., None]] = []
         self.inspects: list[Callable[..., None]] = []
+        self.starts: list[Callable[..., None]] = []
         self.reads: list[Callable[..., None]] = []
         self.writes: list[Callable[..., None]] = []
 
@@ -75,6 +79,7 @@ class Watchers:
             (self.replies, "on_reply"),
             (self.inspects, "on_inspect"),
             (self.reads, "on_read"),
+            (self.starts, "on_started"),
             (self.writes, "on_write_ended"),
         ):
             if getattr(type(watcher), name) is not getattr(Watcher, name):

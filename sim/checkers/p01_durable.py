@@ -1,24 +1,46 @@
 """P1: an acknowledged write is on stable storage of every replica of its group, with the same bytes.
 
 Looked up on the simulated disks, at the moment when the acknowledgement leaves the proxy: the payload must
-be among the bytes that a power cut cannot take.
+be among the bytes that a power cut cannot take.  And whenever a server starts again on the same disk, it must
+know every acknowledged fragment that it has confirmed: a flipped bit may cost it what was written together
+with the damaged record, and no more.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabric.wire.messages import Committed, Message, PutFragment, PutObject, Stored
+from fabric.wire.messages import (
+    Committed,
+    FragmentStored,
+    Message,
+    PutFragment,
+    PutObject,
+    Stored,
+    StoreFragment,
+)
+from sim.checkers.ledger import Ledger
 from sim.hosts import ChunkHost
 from sim.process import Process
-from sim.watcher import Violation, Watcher
+from sim.watcher import Violation
 
 WINDOW_S = 20.0
 """A disk that was replaced or damaged within so long may have lost it since the replica confirmed it."""
 
 
-class Durable(Watcher):
+class Durable(Ledger):
     """Looks at the disks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._confirmed_by: dict[tuple[str, bytes], set[int]] = {}
+        """Of a server's disk: what it has confirmed."""
+        self._payloads: dict[int, bytes] = {}
+
+    def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        super().on_send(source, target, message, payload)
+        if isinstance(message, StoreFragment):
+            self._payloads[message.fid] = bytes(payload)
 
     def on_reply(
         self,
@@ -29,6 +51,11 @@ class Durable(Watcher):
         answer: Message,
         data: Any,
     ) -> None:
+        super().on_reply(server, asker, request, payload, answer, data)
+        if isinstance(answer, FragmentStored):
+            host = self.cluster.chunks[server.name]
+            self._confirmed_by.setdefault((host.name, host.uuid), set()).add(answer.fid)
+            return
         if isinstance(answer, Stored) and isinstance(request, PutFragment):
             missing = self._missing(answer.fragment.group, payload)
             what = f"fragment {answer.fragment.fid} of group {answer.fragment.group}"
@@ -39,6 +66,24 @@ class Durable(Watcher):
             return
         if missing:
             raise Violation("P1", f"{what} was acknowledged and is not on stable storage of {missing}")
+
+    def on_started(self, process: Process) -> None:
+        if process.kind != "chunk":
+            return
+        host = self.cluster.chunks[process.name]
+        live = host.live()
+        forgotten = [
+            fid
+            for fid in sorted(self._confirmed_by.get((host.name, host.uuid), ()))
+            if self._counts(fid) and (fid not in live or not host.holds(self._payloads[fid]))
+        ]
+        if len(forgotten) > host.flips * host.largest_batch:
+            text = f"starts with {host.flips} flipped bits and has forgotten {len(forgotten)} fragments"
+            raise Violation("P1", f"{host.name} {text}: {forgotten[:10]}")
+
+    def _counts(self, fid: int) -> bool:
+        known = self.known.get(fid)
+        return known is not None and max(known.acknowledged_at, known.committed_at) >= 0 and not known.doomed
 
     def _missing(self, group: int, payload: bytes) -> list[str]:
         hosts = self.cluster.members(group)

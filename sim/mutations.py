@@ -1,0 +1,160 @@
+"""Ten ways to break the fabric on purpose: each must be caught, or the checkers prove nothing.
+
+A mutation replaces a piece of real code for as long as it lasts.  ``seeds`` is how many seeds, from 1 on, it
+may take to be caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from fabric.chunk import recovery, writer
+from fabric.chunk.data_file import DataFile
+from fabric.chunk.engine import Engine
+from fabric.chunk.jobs import CompareDone, CompareJob, StoreItem
+from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
+from fabric.chunk.standing import Standing
+from fabric.master.deletion import Deletion
+from fabric.master.fids import FidLeases
+from fabric.master.groups import Groups
+from fabric.proxy.upload import Upload
+
+
+class Mutation(msgspec.Struct, frozen=True):
+    """One way to break it."""
+
+    name: str
+    patches: list[tuple[Any, str, Any]]
+    seeds: int
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The code is broken as long as this lasts."""
+        patchers = [mock.patch.object(target, name, broken) for target, name, broken in self.patches]
+        for patcher in patchers:
+            patcher.start()
+        try:
+            yield
+        finally:
+            for patcher in patchers:
+                patcher.stop()
+
+
+_append = DataFile.append
+
+
+def _append_without_sync(self: DataFile, buffers: Any, length: int) -> None:
+    with mock.patch.object(DataFile, "_sync", lambda self: None):
+        _append(self, buffers, length)
+
+
+_start_upload = Upload.start
+
+
+def _start_without_the_last(self: Upload, now: float) -> Any:
+    effects = _start_upload(self, now)
+    if effects and self._group is not None and len(self._members) > 1:
+        skipped = self._members[-1]
+        self._missing.discard(skipped.server)
+        return [e for e in effects if getattr(e, "endpoint", "") != skipped.endpoint]
+    return effects
+
+
+def _refusal_without_epoch(self: Standing, group: int, epoch: int, now: float) -> Any:
+    return _refusal(self, group, self.epoch, now)
+
+
+_refusal = Standing.refusal
+
+
+def _all_alive(self: Groups, group: Any) -> bool:
+    return len(group.members) == group.replicas and all(node.alive for node in self.nodes_of(group))
+
+
+def _load_without_high_water(self: FidLeases, store: Any, now: float) -> None:
+    _load_fids(self, store, now)
+    self.high_water = max(1, self.high_water - 40)
+
+
+_load_fids = FidLeases.load
+
+
+def _read_unchecked(self: DataFile, fid: int, offset: int, length: int, checksum: int) -> memoryview:
+    return memoryview(self.pread(RECORD_HEADER_BYTES + length, offset))[RECORD_HEADER_BYTES:]
+
+
+_compare = Engine._compare
+
+
+def _expand_to_nothing(self: Deletion, delta: Any, now: float) -> Any:
+    with mock.patch.object(self, "_members_of", lambda group: ()):
+        return _expand(self, delta, now)
+
+
+_expand = Deletion.expand
+
+
+def _resurrecting(self: Engine, job: CompareJob) -> CompareDone:
+    done = _compare(self, job)
+    dead = set(done.dead)
+    return msgspec.structs.replace(
+        done, missing=[*done.missing, *(entry for entry in job.entries if entry.fid in dead)], dead=[]
+    )
+
+
+def _write_over_tombstones(
+    self: Any, item: Any, position: int, records: Any, order: Any, reason: str
+) -> None:
+    old = self._index.get(item.fid)
+    if isinstance(item, StoreItem) and item.fid not in records and old is not None and old.is_tombstone:
+        record = writer._Record(item, old, len(item.payload), item.checksum, [position])
+        records[item.fid] = record
+        order.append(record)
+    else:
+        _plan(self, item, position, records, order, reason)
+
+
+_plan = writer.Writer._plan
+
+
+def _cut_at_first_damage(items: Any, sound_to: int) -> Iterator[Any]:
+    for item in items:
+        if not recovery._is_sound(item):
+            return
+        yield item
+
+
+def _read_active_from_the_start(self: Any, data_file: DataFile, start: int, sound_to: int) -> None:
+    _read_active(self, data_file, SUPERBLOCK_BYTES, SUPERBLOCK_BYTES)
+
+
+_read_active = recovery._Recovery._read_active
+
+MUTATIONS = [
+    Mutation("ACK before fsync", [(DataFile, "append", _append_without_sync)], 5),
+    Mutation("skip one replica", [(Upload, "start", _start_without_the_last)], 5),
+    Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 20),
+    Mutation("no epoch check", [(Standing, "refusal", _refusal_without_epoch)], 60),
+    Mutation("reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 20),
+    Mutation(
+        "truncate at the first bad record",
+        [
+            (recovery, "without_torn_end", _cut_at_first_damage),
+            (recovery._Recovery, "_read_active", _read_active_from_the_start),
+        ],
+        60,
+    ),
+    Mutation("commit after the lease", [(FidLeases, "is_live", lambda self, fid, now: True)], 20),
+    Mutation("serve without checksum", [(DataFile, "read", _read_unchecked)], 40),
+    Mutation(
+        "resurrect a delete",
+        [(Engine, "_compare", _resurrecting), (writer.Writer, "_plan", _write_over_tombstones)],
+        60,
+    ),
+    Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 10),
+]
