@@ -57,9 +57,9 @@ from fabric.settings import MIB, UPKEEP_RECORD_BYTES, Settings
 
 SWITCH_COUNT = 64
 """Entries switched in one job of the write lane: about a millisecond."""
-WRITE_BYTES = 1 * MIB
+WRITE_SLICES = 8
 WRITE_BUFFERS = 768
-"""So much is gathered for one write and sync: few syncs, although slices are small."""
+"""The bytes of so many slices, or so many buffers, go into one write and sync: few syncs, small slices."""
 ROOM_BYTES = 16 * MIB
 """Left alone on a full disk: for tombstones and the index."""
 SEAL_SHARE = 16
@@ -251,7 +251,7 @@ class Compaction:
                 self._add(run, look.piece)
                 cost += UPKEEP_RECORD_BYTES + 2 * len(look.piece.payload)
         if look is not None:
-            if run.waiting_bytes >= WRITE_BYTES or len(run.waiting) >= WRITE_BUFFERS:
+            if run.waiting_bytes >= WRITE_SLICES * bytes_max or len(run.waiting) >= WRITE_BUFFERS:
                 self._write(run)
             return cost, None, False
         self._write(run)

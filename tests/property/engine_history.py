@@ -365,6 +365,7 @@ class History:
             return
         if self._cut_in is not None or not self._witnessed():
             return
+        self._beside = None
         self._flip(fid, place)
         # A write behind it proves that the record was sound once; without one it might be torn.
         if self._witnessed():
