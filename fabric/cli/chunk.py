@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +58,41 @@ def load_identity(directory: Path, name: str, has_data: bool) -> Identity:
     return identity
 
 
-PROGRESS_S = 5.0
+PROGRESS_LOG_S = 5.0
 """Between two lines about a start that takes long."""
+PROGRESS_BAR_S = 0.5
+"""A start that takes longer shows a bar on a terminal."""
 
 
-def _progress_log(clock: Callable[[], float]) -> Callable[[int, int], None]:
-    """Tells now and then how far reading the data files is."""
+@contextlib.contextmanager
+def start_progress(clock: Callable[[], float]) -> Iterator[Callable[[int, int], None]]:
+    """Tells how far reading the data files is: with a bar on a terminal, else with lines in the log."""
     import logging
 
+    from fabric.cli.output import share_bar
+
     log = logging.getLogger("fabric")
+    is_terminal = sys.stderr.isatty()
     told_at = clock()
+    show: Callable[[float], object] | None = None
+    with contextlib.ExitStack() as stack:
 
-    def on_bytes(done: int, total: int) -> None:
-        nonlocal told_at
-        now = clock()
-        if now - told_at >= PROGRESS_S:
+        def on_bytes(done: int, total: int) -> None:
+            nonlocal told_at, show
+            if show is not None:
+                show(done / total)
+                return
+            now = clock()
+            if now - told_at < (PROGRESS_BAR_S if is_terminal else PROGRESS_LOG_S):
+                return
             told_at = now
-            log.info("reading data files: %d of %d MiB, %d %%", done >> 20, total >> 20, 100 * done // total)
+            if is_terminal:
+                show = stack.enter_context(share_bar("reading data files"))
+            else:
+                text = "reading data files: %d of %d MiB, %d %%"
+                log.info(text, done >> 20, total >> 20, 100 * done // total)
 
-    return on_bytes
+        yield on_bytes
 
 
 TOOLS = {
@@ -156,15 +173,16 @@ def command(
     try:
         disk = OsDisk(data / "fragments")
         identity = load_identity(data, name, bool(disk.names()))
-        engine = Engine(
-            disk,
-            LevelDbHome(data / "index"),
-            uuid=bytes.fromhex(identity.uuid),
-            settings=settings,
-            rng=secret,
-            wall_ms=lambda: time.time_ns() // 1_000_000,
-            on_bytes=_progress_log(time.monotonic),
-        )
+        with start_progress(time.monotonic) as on_bytes:
+            engine = Engine(
+                disk,
+                LevelDbHome(data / "index"),
+                uuid=bytes.fromhex(identity.uuid),
+                settings=settings,
+                rng=secret,
+                wall_ms=lambda: time.time_ns() // 1_000_000,
+                on_bytes=on_bytes,
+            )
     except FabricError as error:
         raise click.ClickException(error.message) from error
     for note in engine.notes:

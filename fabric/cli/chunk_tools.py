@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fabric.cli.output import plain, print_json, print_table, progress_bar, reported_errors, time_text
+from fabric.cli.output import (
+    plain,
+    print_json,
+    progress_bar,
+    reported_errors,
+    share_bar,
+    size_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
-    from fabric.chunk.data_file import DataFile
     from fabric.chunk.record import Superblock
     from fabric.chunk.scan import Found, Gap
     from fabric.chunk.verify import Verified
@@ -52,8 +59,9 @@ def _data_bytes(directory: Path) -> int:
 def check(directory: Path, as_json: bool) -> None:
     """Read every record in DIR, a stopped chunk server's data directory, and compare with the index.
 
-    Nothing in DIR is changed; the index is read from a copy in the system's directory for temporary files.
-    Prints what is there and each damaged record or fragment.  Exit status: 0 if all is well, 1 if not.
+    Nothing in DIR is changed, so it may be mounted read-only; the index is read from a copy in the system's
+    directory for temporary files (TMPDIR), which is removed afterwards.  Prints what is there and each
+    damaged record or fragment.  Exit status: 0 if all is well, 1 if not, or if it could not be told.
 
     A server that runs repairs single damaged fragments from its group by itself; a damaged
     index is made anew at its next start, or by `fabric chunk rebuild-index`.
@@ -63,25 +71,18 @@ def check(directory: Path, as_json: bool) -> None:
     from fabric.chunk.verify import verify
     from fabric.node.read_only_disk import ReadOnlyDisk
 
-    uuid = _uuid_of(directory)
-    with reported_errors(), tempfile.TemporaryDirectory(prefix="fabric-check-") as temporary:
-        disk = ReadOnlyDisk(directory / "fragments")
-        copy, index, lost = Path(temporary) / "index", None, []
+    uuid, lost = _uuid_of(directory), []
+    with reported_errors(), contextlib.ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fabric-check-")))
+        disk = stack.enter_context(contextlib.closing(ReadOnlyDisk(directory / "fragments")))
+        copy, index = temporary / "index", None
         try:
-            if (directory / "index").is_dir():
-                shutil.copytree(directory / "index", copy)
-            if (directory / "index.condemned").exists():
-                (Path(temporary) / "index.condemned").touch()
-            index = LevelDbHome(copy).open()
+            _copy_index(directory, temporary)
+            index = stack.enter_context(contextlib.closing(LevelDbHome(copy).open()))
         except IndexLost as error:
-            lost = [error.message.replace(str(copy), str(directory / "index"))]
-        try:
-            with progress_bar("check", _data_bytes(directory)) as advance:
-                result = verify(disk, index, uuid, advance)
-        finally:
-            if index is not None:
-                index.close()
-            disk.close()
+            lost = [error.message]
+        with progress_bar("check", _data_bytes(directory)) as advance:
+            result = verify(disk, index, uuid, advance)
     damage = [line.replace(str(copy), str(directory / "index")) for line in (*lost, *result.damage)]
     if as_json:
         print_json({**plain(result), "damage": damage})
@@ -89,6 +90,27 @@ def check(directory: Path, as_json: bool) -> None:
         _print_verified(result, damage)
     if damage:
         sys.exit(1)
+
+
+COPY_ROOM_BYTES = 16 * 1024 * 1024
+"""Opening the copy may write its logs once more."""
+
+
+def _copy_index(directory: Path, temporary: Path) -> None:
+    """Opening a LevelDB changes it, so a copy is opened.  Raises click.ClickException without room for it."""
+    index = directory / "index"
+    if (directory / "index.condemned").exists():
+        (temporary / "index.condemned").touch()
+    if not index.is_dir():
+        return
+    needed = sum(path.stat().st_size for path in index.iterdir()) + COPY_ROOM_BYTES
+    room = shutil.disk_usage(temporary).free
+    if needed > room:
+        raise click.ClickException(
+            f"a copy of the index needs {size_text(needed)}, and {temporary.parent} has room for "
+            f"{size_text(room)}: set TMPDIR to a directory with more"
+        )
+    shutil.copytree(index, temporary / "index")
 
 
 def _print_verified(result: Verified, damage: list[str]) -> None:
@@ -121,8 +143,10 @@ def rebuild_index(directory: Path) -> None:
     with reported_errors():
         disk = OsDisk(directory / "fragments")
         try:
-            with progress_bar("rebuild", _data_bytes(directory)) as advance:
-                state = rebuild(disk, LevelDbHome(directory / "index"), uuid, _further(advance))
+            with share_bar("rebuild") as show:
+                home = LevelDbHome(directory / "index")
+                state = rebuild(disk, home, uuid, lambda done, total: show(done / total))
+                show(1.0)
             state.index.close()
             state.files.close()
         finally:
@@ -130,22 +154,12 @@ def rebuild_index(directory: Path) -> None:
     for note in state.notes:
         click.echo(f"note: {note}")
     totals = state.totals.snapshot
+    entries = sum(in_file.records for in_file in state.totals.files().values())
     click.echo(
         f"{state.files.count} data files; the new index has {totals.fragments} fragments "
-        f"({totals.live_bytes} bytes), {len(state.quarantined)} of them damaged"
+        f"({totals.live_bytes} bytes), {len(state.quarantined)} of them damaged, "
+        f"and {entries - totals.fragments} tombstones"
     )
-
-
-def _further(advance: Callable[[int], object]) -> Callable[[int, int], object]:
-    """From bytes so far to bytes since the last call."""
-    before = 0
-
-    def on_bytes(done: int, total: int) -> None:
-        nonlocal before
-        advance(done - before)
-        before = done
-
-    return on_bytes
 
 
 @click.command()
@@ -156,59 +170,51 @@ def dump(path: Path, as_json: bool) -> None:
 
     First the superblock, then a row a record in the order of the file.  `bad`: the payload fails its
     checksum; `gap`: bytes that are no record.  Length and checksum of a tombstone are those of what it
-    deletes.
+    deletes.  Files that compaction is writing (.data.new), and those that a start has put aside
+    (.data.damaged), can be read too.
     """
-    from fabric.chunk.data_file import DataFile
-    from fabric.chunk.record import FORMAT_VERSION, SUPERBLOCK_BYTES, decode_superblock
+    from fabric.chunk.dump import items, open_alone
     from fabric.node.read_only_disk import ReadOnlyFile
 
     with reported_errors():
         file = ReadOnlyFile(path)
         try:
-            superblock = decode_superblock(file.pread(SUPERBLOCK_BYTES, 0))
-            if superblock is None:
-                raise click.ClickException(f"{path} is not a data file, or its superblock is damaged")
-            if superblock.version != FORMAT_VERSION:
-                raise click.ClickException(
-                    f"{path} has format {superblock.version}, this is {FORMAT_VERSION}"
-                )
-            items = _with_end(DataFile(file, superblock, SUPERBLOCK_BYTES))
-            if as_json:
-                _print_lines(superblock, items)
-            else:
-                _print_rows(superblock, items)
+            data_file, superblock = open_alone(file, path.name)
+            click.echo(json.dumps(_block(superblock)) if as_json else _title(superblock))
+            if not as_json:
+                click.echo(_line(dict(zip(COLUMNS, COLUMNS, strict=True))))
+            for item in items(data_file):
+                click.echo(json.dumps(_object(item)) if as_json else _line(_row(_object(item))))
         finally:
             file.close()
 
 
-def _with_end(data_file: DataFile) -> Iterator[Found | Gap]:
-    """What a scan finds, and as a last gap what lies behind it, unless it is zeros."""
-    from fabric.chunk.record import SUPERBLOCK_BYTES
-    from fabric.chunk.scan import Gap, scan
-    from fabric.chunk.verify import end_of_bytes
-
-    size = data_file.file.size()
-    end = SUPERBLOCK_BYTES
-    for item in scan(data_file, end, size):
-        end = item.end
-        yield item
-    behind = end_of_bytes(data_file, end, size)
-    if behind > end:
-        yield Gap(end, behind)
-
-
-def _print_lines(superblock: Superblock, items: Iterator[Found | Gap]) -> None:
+def _block(superblock: Superblock | None) -> dict[str, Any]:
     from fabric.chunk.record import COMPACTED
 
-    block = {
+    if superblock is None:
+        return {"kind": "superblock", "good": False}
+    return {
+        "kind": "superblock",
+        "good": True,
         "file": superblock.number,
         "uuid": superblock.uuid.hex(),
         "created_at_ms": superblock.created_at_ms,
         "compacted": superblock.kind == COMPACTED,
+        "format": superblock.version,
     }
-    click.echo(json.dumps({"kind": "superblock", **block, "format": superblock.version}))
-    for item in items:
-        click.echo(json.dumps(_object(item)))
+
+
+def _title(superblock: Superblock | None) -> str:
+    from fabric.chunk.record import COMPACTED
+
+    if superblock is None:
+        return "the superblock is damaged; its salt is still right"
+    kind = "written by compaction" if superblock.kind == COMPACTED else "appended to"
+    return (
+        f"data file {superblock.number} of server {superblock.uuid.hex()}, format {superblock.version}, "
+        f"{kind}, created {time_text(superblock.created_at_ms)}"
+    )
 
 
 def _object(item: Found | Gap) -> dict[str, Any]:
@@ -232,24 +238,35 @@ def _object(item: Found | Gap) -> dict[str, Any]:
     }
 
 
-def _print_rows(superblock: Superblock, items: Iterator[Found | Gap]) -> None:
-    from fabric.chunk.record import COMPACTED
+COLUMNS = {
+    "offset": 10,
+    "fid": 20,
+    "group": 10,
+    "epoch": 8,
+    "flags": 9,
+    "length": 10,
+    "checksum": 16,
+    "time": 19,
+    "batch": 10,
+    "state": 5,
+}
+"""Columns and their widths: rows are printed as they are read, however many there are."""
 
-    kind = ", written by compaction" if superblock.kind == COMPACTED else ""
-    title = (
-        f"data file {superblock.number} of server {superblock.uuid.hex()}, format {superblock.version}{kind}"
-    )
-    columns = ("offset", "fid", "group", "epoch", "flags", "length", "checksum", "time", "state")
-    rows = [_row(_object(item)) for item in items]
-    print_table(f"{title}, created {time_text(superblock.created_at_ms)}", columns, rows)
 
-
-def _row(item: dict[str, Any]) -> list[str]:
+def _row(item: dict[str, Any]) -> dict[str, str]:
     if item["kind"] == "gap":
-        return [str(item["offset"]), *[""] * 4, str(item["end"] - item["offset"]), "", "", "gap"]
-    numbers = [str(item[name]) for name in ("offset", "fid", "group", "epoch")]
-    flags, state = "tombstone" if item["tombstone"] else "", "ok" if item["good"] else "bad"
-    return [*numbers, flags, str(item["length"]), item["checksum"], time_text(item["time_ms"]), state]
+        return {"offset": item["offset"], "length": item["end"] - item["offset"], "state": "gap"}
+    return {
+        **item,
+        "flags": "tombstone" if item["tombstone"] else "",
+        "time": time_text(item["time_ms"]),
+        "state": "ok" if item["good"] else "bad",
+    }
+
+
+def _line(values: dict[str, Any]) -> str:
+    cells = (str(values.get(name, "")).rjust(width) for name, width in COLUMNS.items())
+    return "  ".join(cells).rstrip()
 
 
 COMMANDS = {"check": check, "rebuild-index": rebuild_index, "dump": dump}

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from fabric.chunk.index import Entry, Watermark, decode_key, encode_key, encode_value, encode_watermark
+from fabric.chunk.index import (
+    VERSION_VALUE,
+    BucketTotals,
+    Entry,
+    FileTotals,
+    IndexLost,
+    Watermark,
+    bucket_key,
+    decode_bucket,
+    decode_file,
+    decode_key,
+    decode_note,
+    decode_value,
+    encode_bucket,
+    encode_file,
+    encode_key,
+    encode_note,
+    encode_value,
+    encode_watermark,
+    file_key,
+    note_key,
+)
 from fabric.chunk.record import (
     RECORD_HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -61,6 +82,40 @@ def test_an_index_row_is_these_bytes() -> None:
     )
     assert value.hex() == "0010000000000000a8a7a6a5a4a3a2a1030000006400000001000000020000000abb98e399406603"
     assert encode_watermark(Watermark(3, 0x1000)).hex() == "001000000000000003000000d4352bcb4938cc53"
+
+
+def test_counters_and_notes_of_an_index_are_these_bytes() -> None:
+    assert VERSION_VALUE.hex() == "02000000882ed0e4f8083970"
+    key, totals = bucket_key(7), BucketTotals(digest=0x0102, fragments=3, live_bytes=400)
+    assert key.hex() == "6207"
+    assert (
+        encode_bucket(key, totals).hex()
+        == "0000000000000000000000000000010203000000000000009001000000000000e0338c643990a3f3"
+    )
+    assert decode_bucket(key, encode_bucket(key, totals)) == totals
+    key, in_file = file_key(0x010203), FileTotals(records=3, record_bytes=400, end=5000, complete=True)
+    assert key.hex() == "6700010203"
+    assert (
+        encode_file(key, in_file).hex()
+        == "0300000000000000900100000000000088130000000000000100000035b168af8b0e7672"
+    )
+    assert decode_file(key, encode_file(key, in_file)) == (0x010203, in_file)
+    key = note_key("scrub")
+    assert key == b"nscrub"
+    assert encode_note(key, b"abc").hex() == "6162630cd1e97f548deba0"
+    assert decode_note(key, encode_note(key, b"abc")) == b"abc"
+
+
+def test_any_flipped_bit_in_an_index_value_is_noticed() -> None:
+    key = encode_key(5)
+    value = encode_value(key, Entry(file=3, offset=0x1000, length=100, checksum=7))
+    for bit in range(len(value) * 8):
+        damaged = bytearray(value)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(IndexLost):
+            decode_value(key, bytes(damaged))
+    with pytest.raises(IndexLost):
+        decode_value(encode_key(6), value)
 
 
 def test_headers_come_back() -> None:

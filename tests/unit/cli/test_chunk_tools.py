@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from fabric.chunk.engine import Engine
 from fabric.chunk.index import encode_key
 from fabric.chunk.jobs import WriteBatch, WriteDone
 from fabric.chunk.leveldb_index import LevelDbHome
+from fabric.chunk.record import Superblock, encode_superblock
+from fabric.cli.chunk import start_progress
 from fabric.cli.root import fabric
 from fabric.node.os_disk import OsDisk
 from tests.unit.chunk.engine_bench import SMALL, UUID, delete, item
@@ -108,7 +112,7 @@ def test_a_missing_index_entry_is_found_and_rebuilt(data: Path, fid: int, kind: 
 
     rebuilt = run("rebuild-index", data)
     assert rebuilt.exit_code == 0, rebuilt.output
-    assert "the new index has 2 fragments (200 bytes), 0 of them damaged" in rebuilt.stdout
+    assert "the new index has 2 fragments (200 bytes), 0 of them damaged, and 1 tombstones" in rebuilt.stdout
     assert (data / "index.damaged").is_dir()
     assert run("check", data).exit_code == 0
 
@@ -147,6 +151,127 @@ def test_a_dump_shows_records_tombstones_and_gaps(data: Path, tmp_path: Path) ->
     rows = records(data)
     assert [row["kind"] for row in rows] == ["superblock", "record", "gap", "record", "record"]
     assert [(row["fid"], row["tombstone"]) for row in rows[3:]] == [(7, False), (7, True)]
+
+
+def test_a_dump_of_what_compaction_writes_and_of_what_was_put_aside(data: Path, tmp_path: Path) -> None:
+    content = bytearray(data_file(data).read_bytes())
+    unfinished = tmp_path / "00000002.data.new"
+    unfinished.write_bytes(content)
+    assert "data file 1 of server" in run("dump", unfinished).stdout
+
+    content[9] ^= 1
+    content[2048 + 20] ^= 1
+    aside = tmp_path / "00000001.data.damaged"
+    aside.write_bytes(content)
+    result = run("dump", aside)
+    assert "the superblock is damaged" in result.stdout
+    assert [line.split()[-1] for line in result.stdout.splitlines()[2:]] == ["ok"] * 4
+    lines = [json.loads(line) for line in run("dump", aside, "--json").stdout.splitlines()]
+    assert lines[0] == {"kind": "superblock", "good": False}
+    assert lines[1:] == records(data)[1:]
+
+    content[32] ^= 1
+    aside.write_bytes(content)
+    assert len(run("dump", aside).stdout.splitlines()) == 6, "the other copy has the salt"
+    content[2048 + 32] ^= 1
+    aside.write_bytes(content)
+    assert "the salt that tells records" in run("dump", aside).stderr
+
+
+def test_what_lies_behind_the_last_record_is_a_gap(data: Path) -> None:
+    end = max(row["offset"] for row in records(data)[1:]) + 72
+    content = bytearray(data_file(data).read_bytes())
+    content[end : end + 60] = b"x" * 60
+    data_file(data).write_bytes(content)
+    assert records(data)[-1] == {"kind": "gap", "offset": end, "end": end + 60}
+    result = run("check", data)
+    assert result.exit_code == 0, result.output
+    assert "an unfinished write; the next start cuts it off" in result.stdout
+
+
+def test_newer_and_foreign_files_are_refused(data: Path) -> None:
+    sound = data_file(data).read_bytes()
+    for superblock, text in (
+        (Superblock(UUID, 1, 5, 0, version=2), "use the program that wrote it, or a newer one"),
+        (Superblock(UUID, 1, 5, 0, kind=2), "use a newer one"),
+        (Superblock(bytes(16), 1, 5, 0), "belongs to server 00000000"),
+    ):
+        data_file(data).write_bytes(encode_superblock(superblock) + sound[4096:])
+        for tool in ("check", "rebuild-index"):
+            result = run(tool, data)
+            assert (result.exit_code, text in result.stderr) == (1, True), result.output
+            assert "damage" not in result.stdout
+        dumped = run("dump", data_file(data))
+        assert dumped.exit_code == (0 if superblock.uuid != UUID else 1)
+    assert (data / "index" / "CURRENT").exists()
+
+
+def test_a_check_for_programs(data: Path) -> None:
+    flip(data, 6, 80)
+    (data / "fragments" / "00000009.data.new").write_bytes(b"")
+    result = run("check", data, "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert (found["files"], found["records"], found["fragments"], found["tombstones"]) == (1, 4, 2, 1)
+    assert len(found["damage"]) == 1
+    assert found["notes"] == ["00000009.data.new: compaction had not finished; the next start removes it"]
+
+
+def test_the_copy_of_the_index_must_fit_and_is_removed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    seen: list[str] = []
+    real = shutil.copytree
+    monkeypatch.setattr("shutil.copytree", lambda *paths: seen.append(str(paths[1])) or real(*paths))
+    assert run("check", data).exit_code == 0
+    assert [str(temporary) in path for path in seen] == [True]
+    assert list(temporary.iterdir()) == []
+
+    usage = shutil.disk_usage(temporary)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    result = run("check", data)
+    assert result.exit_code == 1
+    assert f"{temporary} has room for 1000 B: set TMPDIR" in result.stderr
+    assert (len(seen), list(temporary.iterdir())) == (1, [])
+
+
+def test_a_condemned_index_is_damage_until_it_is_rebuilt(data: Path) -> None:
+    LevelDbHome(data / "index").condemn()
+    result = run("check", data)
+    assert (result.exit_code, f"the index in {data / 'index'} was found damaged" in result.stdout) == (
+        1,
+        True,
+    )
+    assert run("rebuild-index", data).exit_code == 0
+    assert run("check", data).exit_code == 0
+
+
+def test_a_start_on_a_terminal_shows_a_bar_and_else_some_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fabric")
+    now = [0.0]
+
+    def read() -> None:
+        with start_progress(lambda: now[0]) as on_bytes:
+            for second in range(14):
+                now[0] += 1
+                on_bytes((second + 1) << 20, 14 << 20)
+
+    read()
+    assert [record.getMessage() for record in caplog.records] == [
+        "reading data files: 5 of 14 MiB, 35 %",
+        "reading data files: 10 of 14 MiB, 71 %",
+    ]
+    shown: list[float] = []
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("fabric.cli.output.share_bar", lambda title: contextlib.nullcontext(shown.append))
+    read()
+    assert shown == [done / 14 for done in range(2, 15)]
+    assert len(caplog.records) == 2
 
 
 def test_a_running_server_is_left_alone(data: Path) -> None:
