@@ -41,7 +41,8 @@ def open_alone(file: File, name: str) -> tuple[DataFile, Superblock | None]:
     if superblock.version != FORMAT_VERSION or superblock.kind not in (APPENDED, COMPACTED):
         raise ForeignFile(
             f"{name} has format {superblock.version} and is of kind {superblock.kind}; this program reads "
-            f"format {FORMAT_VERSION}, kinds {APPENDED} and {COMPACTED}: use the one that wrote it, or a newer one"
+            f"format {FORMAT_VERSION}, kinds {APPENDED} and {COMPACTED}: use the program that wrote it, or a "
+            "newer one"
         )
     return DataFile(file, superblock, SUPERBLOCK_BYTES), superblock
 

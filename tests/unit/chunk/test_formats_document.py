@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import plyvel
@@ -11,7 +13,7 @@ import pytest
 import xxhash
 
 from fabric.chunk.engine import Engine
-from fabric.chunk.jobs import CompactDone, CompactJob, DigestJob, DigestsDone, WriteBatch
+from fabric.chunk.jobs import CompactDone, CompactJob, DigestJob, DigestsDone, ReadBatch, ReadItem, WriteBatch
 from fabric.chunk.leveldb_index import LevelDbHome
 from fabric.node.os_disk import OsDisk
 from fabric.settings import Settings
@@ -45,8 +47,7 @@ def read_store(directory: Path) -> tuple[dict[int, bytes], set[int], dict[int, i
             payload = b"" if flags & 1 else data[at + 72 : at + 72 + length]
             if flags & 1:
                 dead.add(fid)
-            else:
-                assert xxhash.xxh3_64_intdigest(payload) == checksum
+            elif xxhash.xxh3_64_intdigest(payload) == checksum:
                 live[fid] = payload
             at += (72 + len(payload) + 7) // 8 * 8
         assert not any(data[at:])
@@ -74,33 +75,66 @@ def read_index(directory: Path) -> tuple[dict[int, Row], dict[bytes, bytes]]:
     return rows, others
 
 
-@pytest.mark.parametrize("compacted", [False, True])
-def test_a_reader_made_from_the_document_finds_everything(tmp_path: Path, compacted: bool) -> None:
-    disk = OsDisk(tmp_path / "fragments")
-    settings = Settings(data_file_bytes_max=50_000, reserve_bytes=0)
-    home = LevelDbHome(tmp_path / "index")
-    engine = Engine(
-        disk, home, uuid=UUID, settings=settings, rng=random.Random(1), wall_ms=lambda: 1_700_000_000_000
-    )
-    for first in range(1, 61, 6):
-        engine.run(WriteBatch([item(fid, length=fid * 50) for fid in range(first, first + 6)]))
-        engine.run(WriteBatch([delete(first), delete(first + 1000)]))
-    if compacted:
-        compact(engine)
-    digests = engine.run(DigestJob(None))
-    engine.close()
-    disk.close()
+class Store:
+    """An engine in a directory; each life of it is another process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.now_ms = 1_700_000_000_000
+
+    @contextlib.contextmanager
+    def life(self) -> Iterator[Engine]:
+        disk = OsDisk(self.directory / "fragments")
+        engine = Engine(
+            disk,
+            LevelDbHome(self.directory / "index"),
+            uuid=UUID,
+            settings=Settings(data_file_bytes_max=50_000, reserve_bytes=0, tombstone_keep_s=60),
+            rng=random.Random(self.now_ms),
+            wall_ms=lambda: self.now_ms,
+        )
+        yield engine
+        engine.close()
+        disk.close()
+
+    def rot(self, fid: int) -> None:
+        row = read_index(self.directory)[0][fid]
+        path = self.directory / "fragments" / f"{row[0]:08d}.data"
+        data = bytearray(path.read_bytes())
+        data[row[1] + 72] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["appended", "compacted", "compacted when tombstones are old"])
+def test_a_reader_made_from_the_document_finds_everything(tmp_path: Path, mode: str) -> None:
+    store = Store(tmp_path)
+    deleted = {fid + more for fid in range(1, 61, 6) for more in (0, 1000)}
+    with store.life() as engine:
+        for first in range(1, 61, 6):
+            engine.run(WriteBatch([item(fid, length=fid * 50) for fid in range(first, first + 6)]))
+            engine.run(WriteBatch([delete(first), delete(first + 1000)]))
+    store.rot(9)
+    with store.life() as engine:
+        engine.run(ReadBatch([ReadItem(None, 9, 0, 450)]))
+        engine.run(WriteBatch([item(9, length=450)]))
+        if mode != "appended":
+            store.now_ms += 60_000 if "old" in mode else 0
+            compact(engine)
+        digests = engine.run(DigestJob(None))
 
     live, dead, kinds = read_store(tmp_path)
     rows, others = read_index(tmp_path)
 
-    assert set(kinds.values()) == ({0, 1} if compacted else {0})
-    assert dead == {fid + more for fid in range(1, 61, 6) for more in (0, 1000)}
-    assert live == {fid: payload_of(fid, fid * 50) for fid in range(1, 61) if fid not in dead}
+    assert set(kinds.values()) == ({0} if mode == "appended" else {0, 1})
+    assert dead < deleted if "old" in mode else dead == deleted
+    assert live == {fid: payload_of(fid, fid * 50) for fid in range(1, 61) if fid not in deleted}
     assert rows.keys() == live.keys() | dead
     assert {fid for fid, row in rows.items() if row[4] & 1} == dead
     for fid, payload in live.items():
         assert rows[fid][2:4] == (len(payload), xxhash.xxh3_64_intdigest(payload))
+    stale = rows[9][5]
+    assert stale, "the damaged record is named"
+    assert (stale in kinds) == (mode == "appended"), "and its file is gone when that was compacted"
     buckets = check_counters(rows, others, kinds)
     assert isinstance(digests, DigestsDone)
     assert digests.digests == [digest.to_bytes(16, "big") for digest in buckets]
@@ -123,7 +157,7 @@ def check_counters(rows: dict[int, Row], others: dict[bytes, bytes], kinds: dict
     digests, fragments, sizes = [0] * 256, [0] * 256, [0] * 256
     files: dict[int, list[int]] = {}
     for fid, (file, offset, length, checksum, flags, stale) in rows.items():
-        assert stale == 0 or flags & 1
+        assert stale == 0 or flags & 1 or fid == 9
         record = (72 + (0 if flags & 1 else length) + 7) // 8 * 8
         in_file = files.setdefault(file, [0, 0, 0])
         files[file] = [in_file[0] + 1, in_file[1] + record, max(in_file[2], offset + record)]
