@@ -21,15 +21,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", metavar="A-B", help="run seeds A to B")
     parser.add_argument("--minutes", type=float, help="run seeds from --first on for so many minutes")
     parser.add_argument("--first", type=int, default=1, help="where --minutes begins (default 1)")
+    parser.add_argument("--faults", metavar="A,B", help="only these kinds of faults")
     parser.add_argument("--trace", action="store_true", help="show the last events of each run that fails")
     parser.add_argument("--full-trace", metavar="FILE", help="with --seed: write all events to a file")
     options = parser.parse_args(arguments)
+    kinds = options.faults.split(",") if options.faults else []
     if options.full_trace and options.seed is not None:
-        return _one_whole(options.seed, options.full_trace)
+        return _one_whole(options.seed, kinds, options.full_trace)
     seeds = _seeds(options)
     if seeds is None:
         parser.error("say --seed N, --seeds A-B or --minutes M")
-    return _many(seeds, options.trace or False, options.seed is not None)
+    return _many(seeds, kinds, options.trace, options.seed is not None)
 
 
 def _seeds(options: argparse.Namespace) -> Iterator[int] | None:
@@ -49,10 +51,10 @@ def _while_time(seed: int, end: float) -> Iterator[int]:
         seed += 1
 
 
-def _many(seeds: Iterator[int], trace: bool, alone: bool) -> int:
+def _many(seeds: Iterator[int], kinds: list[str], trace: bool, alone: bool) -> int:
     began, total, failures = time.monotonic(), Counter[str](), 0
     for seed in seeds:
-        result = simulate(seed)
+        result = simulate(seed, kinds)
         total["runs"] += 1
         for name in ("events", "acknowledged", "refused", "unknown", "reads", "virtual_s"):
             total[name] += int(getattr(result, name))
@@ -77,8 +79,8 @@ def _explain(result: Result, trace: bool) -> None:
     print(f"  replay: {result.replay}", flush=True)
 
 
-def _one_whole(seed: int, path: str) -> int:
-    run = Run(seed, trace_lines=10_000_000)
+def _one_whole(seed: int, kinds: list[str], path: str) -> int:
+    run = Run(seed, kinds, trace_lines=10_000_000)
     violation = run.judged()
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*run.world.trace(), violation, ""]))

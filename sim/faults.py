@@ -8,7 +8,7 @@ another, and the third keeps what it has acknowledged.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fabric.settings import MIB
@@ -26,7 +26,8 @@ KINDS_MIN, KINDS_MAX = 2, 7
 class Faults:
     """Chooses faults by the world's chance and does them until told to stop."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, kinds: Sequence[str] = ()) -> None:
+        """``kinds``: the names of those to do; none: the seed chooses."""
         self._cluster = cluster
         self._world = cluster.world
         self._rng = random.Random(cluster.world.rng.getrandbits(64))
@@ -35,9 +36,9 @@ class Faults:
         for group in cluster.groups():
             self._rotten[group], self._replaceable[group] = self._rng.sample(cluster.members(group), 2)
         self.active = True
-        kinds = self._kinds()
-        count = self._rng.randint(KINDS_MIN, KINDS_MAX)
-        self.kinds = dict(sorted(self._rng.sample(sorted(kinds.items()), count)))
+        known = self._kinds()
+        chosen = kinds or sorted(self._rng.sample(sorted(known), self._rng.randint(KINDS_MIN, KINDS_MAX)))
+        self.kinds = {name: known[name] for name in chosen}
         self._set_network()
         scrubs = "rot" in self.kinds or self._rng.random() < 0.15
         for host in cluster.chunks.values():

@@ -31,6 +31,10 @@ class Mutation(msgspec.Struct, frozen=True):
     name: str
     patches: list[tuple[Any, str, Any]]
     seeds: int
+    promises: tuple[str, ...]
+    """One of these is seen to be broken."""
+    faults: tuple[str, ...] = ()
+    """Kinds of faults that it shows under; none: any."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -135,26 +139,41 @@ def _read_active_from_the_start(self: Any, data_file: DataFile, start: int, soun
 
 _read_active = recovery._Recovery._read_active
 
+_KILLS = ("kill chunk", "kill master", "power cut")
+
 MUTATIONS = [
-    Mutation("ACK before fsync", [(DataFile, "append", _append_without_sync)], 5),
-    Mutation("skip one replica", [(Upload, "start", _start_without_the_last)], 5),
-    Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 20),
-    Mutation("no epoch check", [(Standing, "refusal", _refusal_without_epoch)], 60),
-    Mutation("reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 20),
+    Mutation("ACK before fsync", [(DataFile, "append", _append_without_sync)], 2, ("P1",)),
+    Mutation("skip one replica", [(Upload, "start", _start_without_the_last)], 2, ("P1",)),
+    Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 10, ("P6",)),
+    Mutation(
+        "no epoch check",
+        [(Standing, "refusal", _refusal_without_epoch)],
+        40,
+        ("P6",),
+        ("kill chunk", "isolate", "cut", "stop"),
+    ),
+    Mutation(
+        "reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 10, ("P3",), _KILLS
+    ),
     Mutation(
         "truncate at the first bad record",
         [
             (recovery, "without_torn_end", _cut_at_first_damage),
             (recovery._Recovery, "_read_active", _read_active_from_the_start),
         ],
-        60,
+        40,
+        ("P1", "P6"),
+        ("rot", "kill chunk"),
     ),
-    Mutation("commit after the lease", [(FidLeases, "is_live", lambda self, fid, now: True)], 20),
-    Mutation("serve without checksum", [(DataFile, "read", _read_unchecked)], 40),
+    Mutation(
+        "commit after the lease", [(FidLeases, "is_live", lambda self, fid, now: True)], 20, ("P3",), ("end",)
+    ),
+    Mutation("serve without checksum", [(DataFile, "read", _read_unchecked)], 20, ("P5",), ("rot", "stop")),
     Mutation(
         "resurrect a delete",
         [(Engine, "_compare", _resurrecting), (writer.Writer, "_plan", _write_over_tombstones)],
-        60,
+        20,
+        ("P6",),
     ),
-    Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 10),
+    Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 5, ("P6", "P10")),
 ]

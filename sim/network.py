@@ -117,7 +117,7 @@ class Network:
                 self._world.saw(source.name, target.name, frame, message, len(payload or b""))
                 target.receive(message, Sender(route, request_id), payload)
 
-            target.later(0.0, hand_over)
+            target.now_or_later(hand_over)
 
         self._carry(source, target, effect.message, arrive)
 
@@ -137,7 +137,9 @@ class Network:
         codec.check_payload(effect.message, [payload] if payload is not None else [])
 
         def arrive() -> None:
-            if asker.incarnation != route.life or self._connection(asker, server) != route.connection:
+            if not asker.alive or asker.incarnation != route.life:
+                return
+            if self._connection(asker, server) != route.connection:
                 return
             _, message = codec.decode(frame)
 
@@ -146,7 +148,7 @@ class Network:
                 self._world.saw(server.name, asker.name, frame, message, len(payload or b""))
                 asker.receive(message, Sender(server.endpoint, request_id), payload)
 
-            asker.later(0.0, hand_over)
+            asker.now_or_later(hand_over)
 
         self._carry(server, asker, effect.message, arrive)
 

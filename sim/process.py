@@ -67,7 +67,8 @@ class Lane:
             running = _Job(self.waiting.popleft())
             self.running.append(running)
             duration_s = self._spec.duration_s(running.job)
-            works_at_s = duration_s * self._process.world.rng.random()
+            # The work may be done long before its result is known; half of the time at the last moment.
+            works_at_s = duration_s * min(1.0, 2.0 * self._process.world.rng.random())
             self._process.later(
                 works_at_s, lambda r=running, left=duration_s - works_at_s: self._work(r, left)
             )
@@ -75,7 +76,10 @@ class Lane:
     def _work(self, running: _Job, left_s: float) -> None:
         running.result = self._spec.run(running.job)
         running.done = True
-        self._process.later(left_s, lambda: self._end(running))
+        if left_s:
+            self._process.later(left_s, lambda: self._end(running))
+        else:
+            self._end(running)
 
     def _end(self, running: _Job) -> None:
         self.running.remove(running)
@@ -205,6 +209,13 @@ class Process:
                 action()
 
         self.world.after(delay_s, when_due)
+
+    def now_or_later(self, action: Callable[[], None]) -> None:
+        """Do it now, or when it is continued if it is stopped."""
+        if self.stopped_at is not None:
+            self._backlog.append(action)
+        else:
+            action()
 
     def receive(self, message: object, sender: Sender, payload: Any) -> None:
         """Hand something to the role and do what it says."""

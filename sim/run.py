@@ -14,10 +14,11 @@ from sim.checkers import all_checkers
 from sim.cluster import Cluster
 from sim.faults import Faults
 from sim.watcher import Violation
+from sim.world import START_S as BEGIN_S
 from sim.world import TRACE_LINES, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fabric.node.effects import Effect
 
@@ -53,13 +54,14 @@ class Result(msgspec.Struct, frozen=True):
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, trace_lines: int = TRACE_LINES) -> None:
+    def __init__(self, seed: int, kinds: Sequence[str] = (), trace_lines: int = TRACE_LINES) -> None:
+        """``kinds`` of faults; none: the seed chooses."""
         self.world = World(seed, trace_lines)
         self.cluster = Cluster(self.world)
         for checker in all_checkers():
             checker.attach(self.cluster)
             self.world.watchers.add(checker)
-        self.faults = Faults(self.cluster)
+        self.faults = Faults(self.cluster, kinds)
 
     def judged(self) -> str:
         """Run it; returns the promise that was broken and how, or nothing.
@@ -150,9 +152,9 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def simulate(seed: int) -> Result:
+def simulate(seed: int, kinds: Sequence[str] = ()) -> Result:
     """Run one seed."""
-    run = Run(seed)
+    run = Run(seed, kinds)
     violation = run.judged()
     history, world = run.cluster.history, run.world
     return Result(
@@ -164,7 +166,7 @@ def simulate(seed: int) -> Result:
         history.refused,
         history.unknown,
         history.reads,
-        world.now,
+        world.now - BEGIN_S,
         list(run.faults.kinds),
         world.trace(),
     )
