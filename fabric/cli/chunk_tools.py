@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,8 +184,9 @@ def dump(path: Path, as_json: bool) -> None:
             click.echo(json.dumps(_block(superblock)) if as_json else _title(superblock))
             if not as_json:
                 click.echo(_line(dict(zip(COLUMNS, COLUMNS, strict=True))))
-            for item in items(data_file):
-                click.echo(json.dumps(_object(item)) if as_json else _line(_row(_object(item))))
+            rows = map(_object, items(data_file))
+            while lines := list(islice(rows, LINES)):
+                click.echo("\n".join(json.dumps(row) if as_json else _line(_row(row)) for row in lines))
         finally:
             file.close()
 
@@ -238,6 +240,8 @@ def _object(item: Found | Gap) -> dict[str, Any]:
     }
 
 
+LINES = 100
+"""Printed at once: each print is a flush."""
 COLUMNS = {
     "offset": 10,
     "fid": 20,
