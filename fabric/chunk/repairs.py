@@ -71,18 +71,25 @@ class Repairs:
         effects: list[Effect] = []
         while self._ready and self._under_way < REPAIRS_MAX:
             damaged = self._ready.popleft()
-            self._under_way += 1
             peers = list(self._standing.peers)
+            if not peers:
+                # A pull from nobody is back at once, and would come here once more for each that waits.
+                self._note_try(damaged, False, now)
+                continue
+            self._under_way += 1
             self._rng.shuffle(peers)
             effects += self._puller.pull(damaged.entry, peers, now, partial(self._on_end, damaged))
         return effects
 
     def _on_end(self, damaged: _Damaged, settled: bool, now: float) -> list[Effect]:
         self._under_way -= 1
+        self._note_try(damaged, settled, now)
+        return self._take(now)
+
+    def _note_try(self, damaged: _Damaged, settled: bool, now: float) -> None:
         damaged.tries += 1
         if settled or damaged.tries >= TRIES_MAX:
             self._known.discard(damaged.entry.fid)
         else:
             damaged.due_at = now + PAUSE_S
             self._paused[damaged.entry.fid] = damaged
-        return self._take(now)

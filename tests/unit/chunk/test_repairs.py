@@ -76,6 +76,30 @@ def test_what_no_peer_can_give_is_asked_for_again_and_at_last_left_to_the_next_s
     assert sum(isinstance(send.message, ReadFragment) for name, send in world.sent if name == "a") > tries
 
 
+def test_any_number_may_be_due_at_once_with_nobody_to_ask() -> None:
+    clock = Clock()
+    world = World("a", settings=SETTINGS)
+    world.servers.clear()
+    bench = Bench(settings=SETTINGS, wall_ms=clock)
+    bench.store(*range(1, 1501))
+    world.add("a", bench)
+    world.assign("RW", 1)
+    for fid in range(1, 1501):
+        flip(world, "a", fid)
+    scrub(world, clock)
+    assert bench.engine.status().quarantined == 1500
+    # The process was held up: what was to be tried one after the other is all due now.
+    world.now += 2 * PAUSE_S
+    world.settle()
+    # The server lives, and has forgotten none: a peer that appears is asked for every one.
+    other = Bench(settings=SETTINGS, wall_ms=clock)
+    other.store(*range(1, 1501))
+    world.add("b", other)
+    world.assign("RW", 2)
+    world.advance(2 * PAUSE_S)
+    assert bench.engine.status().quarantined == 0
+
+
 def test_a_damaged_tombstone_is_written_anew() -> None:
     clock = Clock()
     world = world_of(2, clock)
