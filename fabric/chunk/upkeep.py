@@ -4,7 +4,8 @@ One slice is under way at a time.  What it cost moves the time of the next slice
 any while the bytes stay within the rate; a kind with nothing to do looks again after a pause.  When both are
 due, the one that has waited longer goes first.  Steps that must follow a slice run at once.
 
-What an operator asks for begins at once, and keeps to the same rate.
+What an operator asks for waits for no pause, but for the bandwidth: however often it is asked for, the rate
+holds.
 """
 
 from __future__ import annotations
@@ -36,14 +37,22 @@ class _Kind(msgspec.Struct):
 
     bytes_per_s: int
     due_at: float = 0.0
+    paid_at: float = 0.0
+    """When the rate has made up for the last slice: none begins before."""
     ordered: bool = False
     """An operator wants it now."""
     served: bool = False
     """The slice under way was begun on an operator's order."""
 
-    def charge(self, began_at: float, now: float, cost_bytes: int) -> None:
-        """A slice that began at ``began_at`` has cost so much."""
-        self.due_at = max(now, began_at + cost_bytes / self.bytes_per_s)
+    def order(self, now: float) -> None:
+        """Wait for no pause."""
+        self.ordered = True
+        self.due_at = min(self.due_at, max(now, self.paid_at))
+
+    def finish(self, began_at: float, now: float, cost_bytes: int, pause_s: float) -> None:
+        """A slice that began at ``began_at`` has cost so much; the next one is due after a pause."""
+        self.paid_at = began_at + cost_bytes / self.bytes_per_s
+        self.due_at = max(now + pause_s, self.paid_at)
 
 
 class Upkeep:
@@ -71,11 +80,11 @@ class Upkeep:
 
     def scrub_now(self, now: float) -> None:
         """Begin a new pass."""
-        self._order(self._scrub, now)
+        self._scrub.order(now)
 
     def compact_now(self, now: float) -> None:
         """Give back all garbage there is, however little of a file it is."""
-        self._order(self._compaction, now)
+        self._compaction.order(now)
 
     @property
     def is_scrub_ordered(self) -> bool:
@@ -121,12 +130,8 @@ class Upkeep:
             return [Run(done.follow.lane, done.follow)]
         self._under_way = None
         self._scrub.served = False
-        if self._scrub.ordered:
-            self._scrub.due_at = now
-        elif done.idle:
-            self._scrub.due_at = now + SCRUB_IDLE_S
-        else:
-            self._scrub.charge(self._began_at, now, self._cost_bytes)
+        pause_s = SCRUB_IDLE_S if done.idle and not self._scrub.ordered else 0.0
+        self._scrub.finish(self._began_at, now, self._cost_bytes, pause_s)
         return self.on_tick(now)
 
     def on_compacted(self, done: CompactDone, now: float) -> list[Effect]:
@@ -136,16 +141,11 @@ class Upkeep:
         if done.follow is not None:
             return [Run(done.follow.lane, done.follow)]
         self._under_way = None
-        if done.idle and self._compaction.ordered and not self._compaction.served:
-            # Asked for while this slice was under way, which did not look for all garbage.
-            self._compaction.due_at = now
-        elif done.idle:
+        # Asked for while this slice was under way, which did not look for all garbage: another must.
+        is_missed = self._compaction.ordered and not self._compaction.served
+        pause_s = 0.0
+        if done.idle and not is_missed:
             self._compaction.ordered = False
-            self._compaction.due_at = now + COMPACTION_IDLE_S
-        else:
-            self._compaction.charge(self._began_at, now, self._cost_bytes)
+            pause_s = COMPACTION_IDLE_S
+        self._compaction.finish(self._began_at, now, self._cost_bytes, pause_s)
         return self.on_tick(now)
-
-    def _order(self, kind: _Kind, now: float) -> None:
-        kind.ordered = True
-        kind.due_at = min(kind.due_at, now)

@@ -119,16 +119,52 @@ def test_idle_kinds_look_again_after_a_pause() -> None:
     assert upkeep.next_deadline() == min(COMPACTION_IDLE_S, SCRUB_IDLE_S)
 
 
-def test_an_ordered_scrub_begins_anew_at_once_and_only_once() -> None:
+def test_an_ordered_scrub_waits_for_no_pause_and_begins_anew_only_once() -> None:
     upkeep = started()
     upkeep.on_tick(0.0)
-    upkeep.scrub_now(0.0)
-    upkeep.on_scrubbed(scrubbed(100 * RATE), 0.0)
-    job = job_of(upkeep.on_compacted(compacted(idle=True), 0.0))
+    upkeep.on_scrubbed(scrubbed(idle=True), 0.0)
+    upkeep.on_compacted(compacted(idle=True), 0.0)
+    upkeep.scrub_now(3.0)
+    job = job_of(upkeep.on_tick(3.0))
     assert isinstance(job, ScrubJob) and job.anew
-    upkeep.on_scrubbed(scrubbed(RATE), 0.0)
-    job = job_of(upkeep.on_tick(1.0))
+    upkeep.on_scrubbed(scrubbed(RATE), 3.0)
+    job = job_of(upkeep.on_tick(4.0))
     assert isinstance(job, ScrubJob) and not job.anew
+
+
+def test_a_scrub_ordered_during_a_slice_that_finds_nothing_follows_it() -> None:
+    upkeep = started()
+    upkeep.on_tick(0.0)
+    upkeep.scrub_now(0.1)
+    upkeep.on_scrubbed(scrubbed(idle=True), 0.2)
+    job = job_of(upkeep.on_compacted(compacted(idle=True), 0.2))
+    assert isinstance(job, ScrubJob) and job.anew
+
+
+def test_orders_do_not_lift_the_rates_however_many_there_are() -> None:
+    upkeep = started()
+    now = 0.0
+    spent = {ScrubJob: 0, CompactJob: 0}
+    effects = upkeep.on_tick(now)
+    while now < 20.0:
+        upkeep.scrub_now(now)
+        upkeep.compact_now(now)
+        if effects:
+            job = job_of(effects)
+            now += 0.001
+            if isinstance(job, ScrubJob):
+                spent[ScrubJob] += RATE
+                upkeep.scrub_now(now)  # while the slice is under way, too
+                effects = upkeep.on_scrubbed(scrubbed(RATE), now)
+            else:
+                spent[CompactJob] += RATE
+                upkeep.compact_now(now)
+                effects = upkeep.on_compacted(compacted(RATE), now)
+        else:
+            now += 0.01
+            effects = upkeep.on_tick(now)
+    assert 0.9 * RATE * now < spent[ScrubJob] <= RATE * now + RATE
+    assert 0.9 * 2 * RATE * now < spent[CompactJob] <= 2 * RATE * now + RATE
 
 
 def test_an_ordered_compaction_goes_on_until_no_garbage_is_left() -> None:
