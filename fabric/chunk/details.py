@@ -7,6 +7,9 @@ from fabric.chunk.standing import Standing
 from fabric.chunk.upkeep import Upkeep
 from fabric.wire.messages import ChunkDetails, CompactionDetails, ScrubDetails
 
+FILES_MAX = 1000
+"""Of the files under compaction, so many are named: where all was deleted there are any number."""
+
 
 def chunk_details(
     server: str,
@@ -52,7 +55,7 @@ def chunk_details(
             running=compaction.running,
             ordered=upkeep.is_compaction_ordered,
             progress=compaction.progress,
-            files=compaction.files,
+            files=compaction.files[:FILES_MAX],
             finished=compaction.finished,
             freed_bytes=compaction.freed_bytes,
             problem=compaction.problem,

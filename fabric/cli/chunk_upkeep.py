@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 3.0
 LOOK_S = 0.3
 """Between two looks at work that is waited for."""
+FILES_SHOWN = 8
 REPAIR_S = 10.0
 """How long behind a pass its last repairs are waited for; those that take longer lack a good copy."""
 
@@ -175,7 +176,10 @@ def _compaction_text(details: ChunkDetails) -> str:
     compaction = details.compaction
     so_far = f"{size_text(compaction.freed_bytes)} given back since the start"
     if compaction.running:
-        files = ", ".join(map(str, compaction.files))
+        more = len(compaction.files) - FILES_SHOWN
+        files = ", ".join(map(str, compaction.files[:FILES_SHOWN])) + (
+            f" and {more} more" if more > 0 else ""
+        )
         return f"{compaction.progress:.0%} of data files {files}; {so_far}"
     if compaction.ordered:
         return f"about to begin; {so_far}"

@@ -176,7 +176,7 @@ class CompactionDetails(Part, frozen=True):
     progress: Share
     """Of the files that it is at."""
     files: Annotated[list[Natural], Meta(max_length=10_000)]
-    """Numbers of the data files that it is at."""
+    """Numbers of the data files that it is at; of very many, the first."""
     finished: Natural
     freed_bytes: Natural
     problem: Text

@@ -89,6 +89,10 @@ def test_status_shows_what_is_there_and_how_upkeep_is(server: Server) -> None:
         (scrubbing(ordered=True), "about to begin"),
         (scrubbing(passes=0, started_at_ms=0, finished_at_ms=0), "never finished a pass"),
         (compacting(running=True, progress=0.5, files=[1, 7]), "50% of data files 1, 7"),
+        (
+            compacting(running=True, files=list(range(1, 31))),
+            "0% of data files 1, 2, 3, 4, 5, 6, 7, 8 and 22",
+        ),
         (compacting(ordered=True), "about to begin; 4.0 KiB"),
         (compacting(problem="disk failed"), "given up: disk failed"),
         (msgspec.structs.replace(DETAILS, read_only_reason="disk nearly full"), "disk nearly full"),
