@@ -64,6 +64,22 @@ PROGRESS_BAR_S = 0.5
 """A start that takes longer shows a bar on a terminal."""
 
 
+BAR_STEP = 0.005
+
+
+def in_steps(show: Callable[[float], object]) -> Callable[[int, int], None]:
+    """Shows bytes done, of all, as a share, in steps: drawing a bar costs more than reading a record."""
+    shown = 0.0
+
+    def on_bytes(done: int, total: int) -> None:
+        nonlocal shown
+        if done - shown * total >= BAR_STEP * total:
+            shown = done / max(1, total)
+            show(shown)
+
+    return on_bytes
+
+
 @contextlib.contextmanager
 def start_progress(clock: Callable[[], float]) -> Iterator[Callable[[int, int], None]]:
     """Tells how far reading the data files is: with a bar on a terminal, else with lines in the log."""
@@ -74,20 +90,20 @@ def start_progress(clock: Callable[[], float]) -> Iterator[Callable[[int, int], 
     log = logging.getLogger("fabric")
     is_terminal = sys.stderr.isatty()
     told_at = clock()
-    show: Callable[[float], object] | None = None
+    show: Callable[[int, int], None] | None = None
     with contextlib.ExitStack() as stack:
 
         def on_bytes(done: int, total: int) -> None:
             nonlocal told_at, show
             if show is not None:
-                show(done / total)
+                show(done, total)
                 return
             now = clock()
             if now - told_at < (PROGRESS_BAR_S if is_terminal else PROGRESS_LOG_S):
                 return
             told_at = now
             if is_terminal:
-                show = stack.enter_context(share_bar("reading data files"))
+                show = in_steps(stack.enter_context(share_bar("reading data files")))
             else:
                 text = "reading data files: %d of %d MiB, %d %%"
                 log.info(text, done >> 20, total >> 20, 100 * done // total)

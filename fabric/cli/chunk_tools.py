@@ -7,16 +7,18 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from fabric.cli.chunk import IDENTITY_FORMAT, Identity, in_steps
 from fabric.cli.output import (
     plain,
     print_json,
-    progress_bar,
     reported_errors,
     share_bar,
     size_text,
@@ -33,10 +35,6 @@ DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 def _uuid_of(directory: Path) -> bytes:
     """Whose directory it is.  Raises click.ClickException when it is no chunk server's."""
-    import msgspec
-
-    from fabric.cli.chunk import IDENTITY_FORMAT, Identity
-
     path = directory / "server.json"
     try:
         identity = msgspec.json.decode(path.read_bytes(), type=Identity)
@@ -82,8 +80,9 @@ def check(directory: Path, as_json: bool) -> None:
             index = stack.enter_context(contextlib.closing(LevelDbHome(copy).open()))
         except IndexLost as error:
             lost = [error.message]
-        with progress_bar("check", _data_bytes(directory)) as advance:
-            result = verify(disk, index, uuid, advance)
+        with share_bar("check") as show:
+            result = verify(disk, index, uuid, _summed(in_steps(show), _data_bytes(directory)))
+            show(1.0)
     damage = [line.replace(str(copy), str(directory / "index")) for line in (*lost, *result.damage)]
     if as_json:
         print_json({**plain(result), "damage": damage})
@@ -112,6 +111,17 @@ def _copy_index(directory: Path, temporary: Path) -> None:
             f"{size_text(room)}: set TMPDIR to a directory with more"
         )
     shutil.copytree(index, temporary / "index")
+
+
+def _summed(on_bytes: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        on_bytes(done, total)
+
+    return advance
 
 
 def _print_verified(result: Verified, damage: list[str]) -> None:
@@ -146,7 +156,7 @@ def rebuild_index(directory: Path) -> None:
         try:
             with share_bar("rebuild") as show:
                 home = LevelDbHome(directory / "index")
-                state = rebuild(disk, home, uuid, lambda done, total: show(done / total))
+                state = rebuild(disk, home, uuid, in_steps(show))
                 show(1.0)
             state.index.close()
             state.files.close()
