@@ -74,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A replica that has not confirmed a fragment by then counts as failed for this write."""
     read_timeout_s: float = 2.0
     """A replica that has not answered a read by then is passed over for the next one."""
+    hedge_after_s_min: float = 0.02
+    hedge_after_s_max: float = 0.3
+    """A replica that is slower than nearly all were lately gets company; the bounds of that time."""
     write_patience_s: float = 8.0
     """How long a client waits for a writable group before it gives up."""
 

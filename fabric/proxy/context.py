@@ -9,7 +9,9 @@ from fabric.node.calls import Calls
 from fabric.node.effects import Effect, Payload
 from fabric.proxy.cluster_view import ClusterView
 from fabric.proxy.fid_source import FidSource
+from fabric.proxy.health import Health
 from fabric.proxy.object_cache import ObjectCache
+from fabric.proxy.timers import Timers
 from fabric.settings import Settings
 from fabric.wire.messages import Failed, Message, ReportFailure
 
@@ -26,6 +28,8 @@ class Context:
         self.settings = settings
         self.rng = rng
         self.calls = Calls(rng)
+        self.timers = Timers()
+        self.health = Health(settings)
         self.view = ClusterView()
         self.fids = FidSource(low_water_count=settings.fid_range_count // 2)
         self.cache = ObjectCache()

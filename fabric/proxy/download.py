@@ -1,20 +1,33 @@
 """One fragment on its way from whichever replica can give it.
 
-Replicas are tried one after another until one gives bytes whose checksum is the committed one.  When
-none does, that is ``NO_GOOD_COPY`` with every replica's reason: a fragment that was committed is
-never reported as absent.  Where a replica was only busy the answer is ``BUSY``: its copy may be good.
+Replicas are tried one after another until one gives bytes whose checksum is the committed one.  When one
+is slow, the next is asked beside it, and the first right answer counts.  When none gives a right one, that is
+``NO_GOOD_COPY`` with every replica's reason: a fragment that was committed is never reported as absent.
+Where a replica was only busy the answer is ``BUSY``: its copy may be good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fabric.errors import BadChecksum, Busy, DeadlineExceeded, FabricError, NoGoodCopy, Unavailable
+from fabric.errors import (
+    BadChecksum,
+    Busy,
+    DeadlineExceeded,
+    DiskFailed,
+    FabricError,
+    NoGoodCopy,
+    Unavailable,
+)
 from fabric.node.effects import Effect, Payload
 from fabric.proxy.context import Context
 from fabric.proxy.placement import order_replicas
+from fabric.proxy.timers import Timer
 from fabric.wire.codec import failed
 from fabric.wire.messages import Failed, FragmentData, FragmentRef, Message, NodeView, ReadFragment
+
+SICK = frozenset({DeadlineExceeded.code, Unavailable.code, DiskFailed.code})
+"""Failures that speak against a server, not only against one copy."""
 
 Done = Callable[[FragmentData, Payload, float], list[Effect]]
 GiveUp = Callable[[Failed, float], list[Effect]]
@@ -43,23 +56,45 @@ class Download:
         self._left: list[NodeView] = []
         self._reasons: list[str] = []
         self._busy = False
+        self._under_way: list[str] = []
+        """Servers that have not answered yet."""
+        self._hedge: Timer | None = None
+        self._hedged = False
+        self._over = False
 
     def start(self, now: float) -> list[Effect]:
         """Ask the first replica."""
         context = self._context
         members = context.view.members(self._fragment.group)
-        self._left = order_replicas(members, context.outstanding, context.rng)
+        self._left = order_replicas(
+            members, context.outstanding, context.rng, lambda server: context.health.is_sick(server, now)
+        )
+        if len(self._left) > 1:
+            self._hedge = context.timers.start(now + context.health.hedge_after_s, self._on_slow)
+        return self._ask_next(now)
+
+    def _on_slow(self, now: float) -> list[Effect]:
+        """Ask a second replica beside the first."""
+        context = self._context
+        if not self._left or not context.health.may_hedge(context.outstanding.total()):
+            return []
+        self._hedged = True
         return self._ask_next(now)
 
     def _ask_next(self, now: float) -> list[Effect]:
         context = self._context
         if now >= self._deadline:
             self._reasons.append("out of time")
+            self._end()
             return self._give_up(failed(DeadlineExceeded(self._explain())), now)
         if not self._left:
+            if self._under_way:
+                return []
             context.stale = True
+            self._end()
             return self._give_up(failed(self._verdict()), now)
         node = self._left.pop(0)
+        self._under_way.append(node.server)
         context.outstanding[node.server] += 1
         timeout_s = min(context.settings.read_timeout_s, self._deadline - now)
         request = ReadFragment(
@@ -70,24 +105,44 @@ class Download:
             self._length,
         )
 
+        asked_at = now
+
         def on_answer(answer: Message, payload: Payload | None, now: float) -> list[Effect]:
-            return self._on_answer(node, answer, payload, now)
+            return self._on_answer(node, answer, payload, asked_at, now)
 
         return [context.calls.start(node.endpoint, request, now, on_answer)]
 
     def _on_answer(
-        self, node: NodeView, answer: Message, payload: Payload | None, now: float
+        self, node: NodeView, answer: Message, payload: Payload | None, asked_at: float, now: float
     ) -> list[Effect]:
         context = self._context
         context.outstanding[node.server] -= 1
+        self._under_way.remove(node.server)
         if isinstance(answer, FragmentData) and payload is not None and self._is_right(answer, payload):
+            if self._over:
+                return []
+            context.health.succeeded(node.server, now - asked_at)
+            for slower in self._under_way:
+                context.health.failed(slower, now)
+            self._end()
             return self._done(answer, payload, now)
         if not isinstance(answer, Failed):
             answer = failed(BadChecksum("it sent other bytes than were committed"))
+        if answer.code in SICK and not self._over:
+            context.health.failed(node.server, now)
+        effects = context.report(node.server, self._fragment.group, self._fragment.fid, answer, now)
+        if self._over:
+            return effects
         self._busy = self._busy or answer.code == Busy.code
         self._reasons.append(f"{node.server} ({node.state}): {answer.code}: {answer.message[:200]}")
-        effects = context.report(node.server, self._fragment.group, self._fragment.fid, answer, now)
         return effects + self._ask_next(now)
+
+    def _end(self) -> None:
+        self._over = True
+        if self._hedge is not None:
+            self._hedge.then = None
+        if self._hedged:
+            self._context.health.hedge_ended()
 
     def _is_right(self, answer: FragmentData, payload: Payload) -> bool:
         if (answer.fid, answer.offset, len(payload)) != (self._fragment.fid, self._offset, self._length):

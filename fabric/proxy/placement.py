@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fabric.wire.messages import GroupView, NodeView
 
@@ -30,19 +30,27 @@ def choose_group(
 
 
 def order_replicas(
-    members: Sequence[NodeView], outstanding: Mapping[str, int], rng: random.Random
+    members: Sequence[NodeView],
+    outstanding: Mapping[str, int],
+    rng: random.Random,
+    is_sick: Callable[[str], bool] = lambda server: False,
 ) -> list[NodeView]:
     """Replicas in the order in which a read should try them.
 
-    Healthy ones first.  Of two healthy ones picked at random, the one with fewer reads outstanding
-    leads; servers whose lease ran out come last, since the master may be the one that lost touch.
+    Healthy ones first; those that have failed lately (``is_sick``) behind the others that are up.  Of two
+    healthy ones picked at random, the one with fewer reads outstanding leads; servers whose lease ran out
+    come last, since the master may be the one that lost touch.
     """
     shuffled = list(members)
     rng.shuffle(shuffled)
-    shuffled.sort(key=lambda node: _READ_ORDER.get(node.state, 2))
+
+    def rank(node: NodeView) -> int:
+        return max(_READ_ORDER.get(node.state, 2), 2 if is_sick(node.server) else 0)
+
+    shuffled.sort(key=rank)
     if len(shuffled) > 1:
         first, second = shuffled[0], shuffled[1]
-        same_health = _READ_ORDER.get(first.state, 2) == _READ_ORDER.get(second.state, 2)
+        same_health = rank(first) == rank(second)
         if same_health and outstanding.get(second.server, 0) < outstanding.get(first.server, 0):
             shuffled[0], shuffled[1] = second, first
     return shuffled

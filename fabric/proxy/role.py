@@ -99,15 +99,17 @@ class ProxyRole:
 
     def on_tick(self, now: float) -> list[Effect]:
         """End what ran out of time; refresh the view and the stock of fids."""
-        effects = self._context.calls.on_tick(now)
+        effects = self._context.calls.on_tick(now) + self._context.timers.on_tick(now)
         self._link.hurry_if_stale(now)
         return effects + self._link.on_tick(now)
 
     def next_deadline(self) -> float | None:
-        """The earlier of the next call's end and the next refresh."""
-        call = self._context.calls.next_deadline()
+        """The earliest of the next call's end, the next timer, and the next refresh."""
         due = self._link.next_deadline()
-        return due if call is None else min(due, call)
+        for at in (self._context.calls.next_deadline(), self._context.timers.next_deadline()):
+            if at is not None:
+                due = min(due, at)
+        return due
 
     def _on_request(
         self, message: Request, sender: Sender, now: float, payload: Payload | None
