@@ -116,6 +116,8 @@ class Compaction:
         self._wall_ms = wall_ms
         self._source = CompactionSource(state, tombstone_keep_s=settings.tombstone_keep_s, wall_ms=wall_ms)
         self._run: _Run | None = None
+        self._ordered_to: int | None = None
+        """The newest file when all garbage was asked for: what becomes garbage later does not prolong it."""
         self._cannot_seal = False
         """Sealing has just failed: try it again when asked anew, and not at once."""
         self._unreadable: set[int] = set()
@@ -152,11 +154,14 @@ class Compaction:
         run = self._run
         try:
             if run is None:
+                if job.all_garbage and self._ordered_to is None:
+                    self._ordered_to = max(self._files.numbers(), default=0)
                 if self._should_seal(job.all_garbage):
                     return 0, CompactFollow("write", SEAL), False
                 self._cannot_seal = False
                 run = self._run = self._begin(job.all_garbage)
             if run is None:
+                self._ordered_to = None
                 return 0, None, True
             return self._copy(run, job.bytes_max)
         except IndexLost:
@@ -205,10 +210,13 @@ class Compaction:
             return False
         candidate = self._candidate(active)
         if all_garbage:
-            return candidate.garbage_bytes > 0
+            return candidate.garbage_bytes > 0 and self._is_ordered(active.number)
         enough = self._settings.data_file_bytes_max // SEAL_SHARE
         ratio = self._settings.compaction_garbage_ratio
         return candidate.garbage_bytes >= enough and candidate.garbage_ratio >= ratio
+
+    def _is_ordered(self, number: int) -> bool:
+        return self._ordered_to is not None and number <= self._ordered_to
 
     def _candidate(self, data_file: DataFile) -> Candidate:
         live_bytes = self._totals.file(data_file.number).record_bytes
@@ -222,7 +230,12 @@ class Compaction:
             victims, self._again = self._again, []
             total_bytes = sum(self._totals.file(number).record_bytes for number in victims)
             return _Run(victims, total_bytes, self._source.from_index(victims))
-        sealed = [file for file in self._files.sealed() if file.number not in self._unreadable]
+        sealed = [
+            data_file
+            for data_file in self._files.sealed()
+            if data_file.number not in self._unreadable
+            and (not all_garbage or self._is_ordered(data_file.number))
+        ]
         chosen = choose(
             map(self._candidate, sealed),
             garbage_ratio=0.0 if all_garbage else self._settings.compaction_garbage_ratio,

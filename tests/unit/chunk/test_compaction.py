@@ -244,3 +244,23 @@ def test_offsets_and_sizes_are_those_of_one_copy_after_the_other() -> None:
     entries = sorted(entry.offset for _, entry in bench.engine._index.scan() if not entry.is_tombstone)
     assert entries[0] == SUPERBLOCK_BYTES
     assert {after - before for before, after in pairwise(entries)} == {record_bytes(LENGTH)}
+
+
+def test_deletes_that_go_on_do_not_prolong_what_was_asked_for() -> None:
+    bench = filled(400)
+    for fid in range(1, 50):
+        bench.write(delete(fid))
+    dead = 50
+    done = bench.engine.run(CompactJob(200_000, all_garbage=True))
+    for _ in range(2000):
+        assert isinstance(done, CompactDone)
+        if done.idle:
+            break
+        if done.follow is None and dead < 400:
+            bench.write(delete(dead))
+            dead += 1
+        done = bench.engine.run(done.follow or CompactJob(200_000, all_garbage=True))
+    assert isinstance(done, CompactDone) and done.idle
+    assert dead < 400, "it ended while there was still something to delete"
+    bench.compact()
+    assert bench.engine.status().garbage_bytes == 0, "asked again, it gives the rest back"
