@@ -62,6 +62,7 @@ class DataFile:
 
     def __init__(self, file: File, superblock: Superblock, end: int) -> None:
         self.file = file
+        self.superblock = superblock
         self.number = superblock.number
         self.is_compacted = superblock.kind == COMPACTED
         """Written whole by compaction: never appended to, and never torn."""
@@ -171,9 +172,12 @@ class DataFile:
     def rewrite(self, start: int, block_bytes: int) -> None:
         """Write the bytes from ``start`` to ``end`` once more over themselves, and sync.
 
-        A read may show bytes that an ``fdatasync`` failed to bring to the disk; only a new write makes
+        With ``start`` 0 both copies of the superblock become sound.  A read may show bytes that an ``fdatasync`` failed to bring to the disk; only a new write makes
         the system try again.  Raises NoSpace, DiskFailed.
         """
+        if start == 0:
+            self.file.pwritev([encode_superblock(self.superblock)], 0)
+            start = SUPERBLOCK_BYTES
         for position in range(start, self.end, block_bytes):
             block = self.file.pread(min(block_bytes, self.end - position), position)
             self.file.pwritev([block], position)
