@@ -172,8 +172,9 @@ class DataFile:
     def rewrite(self, start: int, block_bytes: int) -> None:
         """Write the bytes from ``start`` to ``end`` once more over themselves, and sync.
 
-        With ``start`` 0 both copies of the superblock become sound.  A read may show bytes that an ``fdatasync`` failed to bring to the disk; only a new write makes
-        the system try again.  Raises NoSpace, DiskFailed.
+        With ``start`` 0 both copies of the superblock become sound.  A read may show bytes that an
+        ``fdatasync`` failed to bring to the disk; only a new write makes the system try again.  Raises
+        NoSpace, DiskFailed.
         """
         if start == 0:
             self.file.pwritev([encode_superblock(self.superblock)], 0)

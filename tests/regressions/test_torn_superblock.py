@@ -1,4 +1,4 @@
-"""A power cut tore one copy of a new file's superblock, and the start after it left that copy torn for good."""
+"""A power cut tore one copy of a new file's superblock, and the next start left it so for good."""
 
 from __future__ import annotations
 
