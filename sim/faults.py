@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sim.hosts import ChunkHost
     from sim.process import Process
 
-PAUSE_S = (0.1, 2.5)
+PAUSES_S = ((0.1, 2.5), (0.1, 2.5), (0.02, 0.6))
 DOWN_S = (0.1, 8.0)
 KINDS_MIN, KINDS_MAX = 2, 7
 
@@ -39,6 +39,7 @@ class Faults:
         known = self._kinds()
         chosen = kinds or sorted(self._rng.sample(sorted(known), self._rng.randint(KINDS_MIN, KINDS_MAX)))
         self.kinds = {name: known[name] for name in chosen}
+        self._pause_s = self._rng.choice(PAUSES_S)
         self._set_network()
         scrubs = "rot" in self.kinds or self._rng.random() < 0.15
         for host in cluster.chunks.values():
@@ -82,7 +83,7 @@ class Faults:
         self._next()
 
     def _next(self) -> None:
-        self._world.after(self._rng.uniform(*PAUSE_S), self._strike)
+        self._world.after(self._rng.uniform(*self._pause_s), self._strike)
 
     def _strike(self) -> None:
         if self.active:

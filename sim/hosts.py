@@ -49,6 +49,7 @@ class ChunkHost:
         self.slowness = 1.0
         self.stall_s = 0.0
         """The next write takes so much longer."""
+        self.stalled_until = 0.0
         self.engine: Engine | None = None
         self.replaced_at = 0.0
         """When the disk was last replaced by an empty one."""
@@ -100,7 +101,9 @@ class ChunkHost:
         if isinstance(job, WriteBatch):
             self.largest_batch = max(self.largest_batch, len(job.items))
         stall_s, self.stall_s = (self.stall_s, 0.0) if isinstance(job, WriteBatch) else (0.0, self.stall_s)
-        return stall_s + self.rng.uniform(*self.sync_s) * self.slowness
+        duration_s = stall_s + self.rng.uniform(*self.sync_s) * self.slowness
+        self.stalled_until = max(self.stalled_until, self.world.now + duration_s)
+        return duration_s
 
     def _read_s(self, job: object) -> float:
         base = self.rng.uniform(0.0001, 0.0005)

@@ -81,11 +81,13 @@ class Run:
         """Raises Violation."""
         world, cluster = self.world, self.cluster
         cluster.start()
-        if not world.run(START_S, cluster.is_writable):
+        if not world.run(START_S, cluster.is_begun):
             raise Violation("liveness", "a new cluster did not become writable")
         self.faults.begin()
         world.run(world.rng.uniform(*SAFETY_S))
         self.faults.heal()
+        # A write that hangs in a disk is a fault that lasts: it ends by itself.
+        world.run(max(host.stalled_until for host in cluster.chunks.values()) - world.now)
         self._demand(HEAL_S, cluster.is_writable, "not all groups are writable")
         for worker in cluster.clients:
             worker.working = False

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sim.history import History, PathState
     from sim.world import World
 
-THINK_S = (0.01, 0.5)
+THINK_S = ((0.01, 0.5), (0.01, 0.5), (0.001, 0.1))
 PATIENCE_S = 14.0
 READ_PATIENCE_S = 6.0
 SIZE_MIN, SIZE_MAX = 48, 2500
@@ -74,6 +74,7 @@ class Worker(Client):
         self.working = True
         self.busy = False
         self._made = 0
+        self._think_s = rng.choice(THINK_S)
         self._after: Callable[[str], list[Effect]] | None = None
 
     def start(self, now: float) -> list[Effect]:
@@ -82,7 +83,7 @@ class Worker(Client):
 
     def _think(self) -> list[Effect]:
         self.busy = False
-        return self.wait(self.rng.uniform(*THINK_S), self._work)
+        return self.wait(self.rng.uniform(*self._think_s), self._work)
 
     def _work(self) -> list[Effect]:
         if not self.working:
