@@ -40,7 +40,6 @@ class Faults:
         chosen = kinds or sorted(self._rng.sample(sorted(known), self._rng.randint(KINDS_MIN, KINDS_MAX)))
         self.kinds = {name: known[name] for name in chosen}
         self._pause_s = self._rng.choice(PAUSES_S)
-        self._set_network()
         scrubs = "rot" in self.kinds or self._rng.random() < 0.15
         for host in cluster.chunks.values():
             host.scrubs = scrubs
@@ -80,6 +79,7 @@ class Faults:
     def begin(self) -> None:
         """The first fault comes soon."""
         self._world.note("faults", *self.kinds)
+        self._set_network()
         self._next()
 
     def _next(self) -> None:

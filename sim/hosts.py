@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from fabric.chunk.data_file import file_name
 from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import ReadBatch, ScrubDone, ScrubJob, ScrubStatus, WriteBatch
 from fabric.chunk.role import ChunkRole
@@ -59,6 +60,8 @@ class ChunkHost:
         self.largest_batch = 1
         """Items of a write batch."""
         self.failed_syncs = 0
+        self.others: list[ChunkHost] = []
+        """The other members of its group."""
         self.scrubs = True
         self.process = Process(world, name, endpoint_of(name), self._build, "chunk")
 
@@ -170,10 +173,26 @@ class ChunkHost:
                 return
             name = self.rng.choice(names)
             offset = self.rng.randrange(len(self.disk.files[name].durable.rstrip(b"\0")))
+            if self._is_only_copy(name, offset):
+                continue
             self.world.note("bit flipped", self.name, name, offset)
             self.disk.flip(name, offset, self.rng.randrange(8))
             self.flipped_at = self.world.now
             self.flips += 1
+
+    def _is_only_copy(self, name: str, offset: int) -> bool:
+        """Does a fragment lie there that some other member lacks?
+
+        Such a one was never acknowledged.  If it rots nobody can copy it, and as long as fragments that were
+        never committed are not collected, its group waits for ever for its members to be equal.
+        """
+        rows = self.engine._index.scan() if self.engine is not None else ()
+        for fid, entry in rows:
+            if not entry.is_tombstone and file_name(entry.file) == name:
+                covered = entry.offset <= offset < entry.offset + entry.record_bytes
+                if covered and not all(fid in other.live() for other in self.others):
+                    return True
+        return False
 
     def holds(self, payload: bytes) -> bool:
         """Are these bytes on stable storage, in a file whose name is?"""
@@ -181,7 +200,8 @@ class ChunkHost:
 
     def live(self) -> dict[int, tuple[int, int]]:
         """fid -> length and checksum of what the running engine holds."""
-        assert self.engine is not None
+        if self.engine is None:
+            return {}
         rows = self.engine._index.scan()
         return {fid: (entry.length, entry.checksum) for fid, entry in rows if not entry.is_tombstone}
 
