@@ -154,7 +154,7 @@ class Faults:
         self._world.note("next sync fails", host.name)
         if self._rng.random() < 0.5:
             # An operator sees it, and starts the server again.
-            self._world.after(self._rng.uniform(1.0, 6.0), lambda: host.kill(0.2))
+            self._world.after(self._rng.uniform(1.0, 6.0), lambda: host.kill(0.2) if self.active else None)
 
     def _slow_disk(self) -> None:
         host = self._chunk()

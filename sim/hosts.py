@@ -181,12 +181,14 @@ class ChunkHost:
             self.flips += 1
 
     def _is_only_copy(self, name: str, offset: int) -> bool:
-        """Does a fragment lie there that some other member lacks?
+        """Does a fragment lie there that some other member lacks, or does not run to tell?
 
         Such a one was never acknowledged.  If it rots nobody can copy it, and as long as fragments that were
         never committed are not collected, its group waits for ever for its members to be equal.
         """
-        rows = self.engine._index.scan() if self.engine is not None else ()
+        if self.engine is None or not self.process.alive:
+            return True
+        rows = self.engine._index.scan()
         for fid, entry in rows:
             if not entry.is_tombstone and file_name(entry.file) == name:
                 covered = entry.offset <= offset < entry.offset + entry.record_bytes
@@ -200,7 +202,7 @@ class ChunkHost:
 
     def live(self) -> dict[int, tuple[int, int]]:
         """fid -> length and checksum of what the running engine holds."""
-        if self.engine is None:
+        if self.engine is None or not self.process.alive:
             return {}
         rows = self.engine._index.scan()
         return {fid: (entry.length, entry.checksum) for fid, entry in rows if not entry.is_tombstone}
