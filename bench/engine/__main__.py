@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import click
 import msgspec
@@ -20,6 +22,8 @@ from bench.engine.reads import cached_gets
 from bench.engine.writes import large_puts, small_puts
 from bench.errors import BenchError
 from bench.machine import ROOT, Machine, Revision, machine, revision
+from bench.processes import machine_cpu_seconds
+from fabric.node.process import set_up_process
 from fabric.settings import MIB
 
 WIDTH_OF_FILES = 160
@@ -98,10 +102,11 @@ def main(
     about = machine(work)
     started_at = datetime.datetime.now(datetime.UTC)
     figures: list[Figure] = []
+    set_up_process()
     for name, case in chosen.items():
         with console.status(f"measuring {name}"):
             try:
-                figures += case()
+                figures += _measured(case)
             except (BenchError, OSError) as error:
                 raise click.ClickException(f"{name}: {error}") from error
     report = Report(1, started_at.isoformat(timespec="seconds"), quick, about, revision(), figures)
@@ -112,14 +117,27 @@ def main(
     console.print(str(path), highlight=False, soft_wrap=True)
 
 
+def _measured(case: Callable[[], list[Figure]]) -> list[Figure]:
+    """The figures of a case, with what others used of the machine meanwhile."""
+    began_at, machine_before, own_before = perf_counter(), machine_cpu_seconds(), sum(os.times()[:4])
+    figures = case()
+    others = machine_cpu_seconds() - machine_before - (sum(os.times()[:4]) - own_before)
+    for one in figures:
+        one.others = round(max(0.0, others) / (perf_counter() - began_at), 2)
+    return figures
+
+
 def _table(figures: list[Figure]) -> Table:
     table = Table(title="Chunk engine")
-    for title in ("figure", "median", "runs", "target", "", "beside"):
+    for title in ("figure", "median", "runs", "target", "", "beside", "other use"):
         table.add_column(title)
     for one in figures:
         runs = " ".join(f"{run:.3g}" for run in one.runs)
         verdict = "reached" if one.attained else "NOT reached"
-        table.add_row(one.name, f"{one.value:.3g} {one.unit}", runs, one.target_text, verdict, one.beside)
+        others = f"{one.others:.1f} cores"
+        table.add_row(
+            one.name, f"{one.value:.3g} {one.unit}", runs, one.target_text, verdict, one.beside, others
+        )
     return table
 
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import perf_counter
-
-import zmq
 
 from bench.engine.figures import Figure, figure
-from bench.engine.store import GROUP, UUID, Payloads, delete, open_engine, write
+from bench.engine.server import PATIENCE_MS, Client, chunk_server
+from bench.engine.store import Payloads, delete, open_engine, write
 from bench.errors import BenchError
 from bench.stats import median, percentile
 from fabric.chunk.compaction import SEAL
@@ -25,20 +17,21 @@ from fabric.chunk.data_file import file_name
 from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import CompactDone, CompactFollow, ScrubDone, ScrubJob
 from fabric.settings import KIB, MIB
-from fabric.wire import codec
-from fabric.wire.messages import FragmentData, Ping, ReadFragment
+from fabric.wire.messages import ChunkDetails, MaintainChunk
 
 SMALL, LARGE = KIB, 4 * MIB
 SMALL_COUNT = 4000
-IN_FLIGHT = 4
-PATIENCE_MS = 20_000
+COMPACTION_S_MAX = 600.0
+PASSIVE = "compaction_garbage_ratio = 1.0"
+"""Nothing is compacted until it is asked for, at the default rate all the same."""
 
 
 def gets_beside_compaction(work: Path, *, runs: int, large_count: int, seconds: float) -> Figure:
     """p99 of random 1 KiB gets, 4 in flight, while a file with 50 % garbage is compacted at the default rate.
 
-    Each run starts a chunk server on a fresh copy of one store: it compacts at once; when the old file
-    is gone, the same gets are measured again.  A run is the ratio of the two.
+    Each run starts a chunk server on a fresh copy of one store and gets for ``seconds`` before it is told to
+    compact, from then until the old file is gone (copying, switching, removing), and for ``seconds`` after
+    that.  A run is the p99 of the middle over that of before and after together.
     """
     ratios, beside_ms, idle_ms = [], [], []
     with tempfile.TemporaryDirectory(prefix="compaction-", dir=work) as directory:
@@ -47,23 +40,35 @@ def gets_beside_compaction(work: Path, *, runs: int, large_count: int, seconds: 
         for number in range(runs):
             data = Path(directory) / f"run-{number}"
             shutil.copytree(model, data)
-            old_file = data / "fragments" / file_name(1)
-            with _server(data) as endpoint, _Client(endpoint) as client:
-                during = client.gets(seconds, old_file.exists)
-                if not old_file.exists():
-                    raise BenchError("compaction ended within the measurement: make the store larger")
-                client.gets(600.0, old_file.exists)
-                if old_file.exists():
-                    raise BenchError("compaction did not end within ten minutes")
-                idle = client.gets(seconds, lambda: True)
+            during, idle = _run(data, seconds)
+            shutil.rmtree(data)
             beside_ms.append(percentile(during, 0.99) * 1000)
             idle_ms.append(percentile(idle, 0.99) * 1000)
             ratios.append(beside_ms[-1] / idle_ms[-1])
-            shutil.rmtree(data)
     beside = f"p99 {median(beside_ms):.2f} ms, idle {median(idle_ms):.2f} ms"
     return figure(
         "get 1 KiB beside compaction", ratios, "of idle p99", target=2, at_least=False, beside=beside
     )
+
+
+def _run(data: Path, seconds: float) -> tuple[list[float], list[float]]:
+    """Latencies beside compaction, and without it."""
+    old_file = data / "fragments" / file_name(1)
+    with chunk_server(data, PASSIVE) as server, Client(server.endpoint) as client:
+        client.gets(_alive, SMALL, seconds=seconds / 4, goes_on=lambda: True)  # It warms up.
+        idle = client.gets(_alive, SMALL, seconds=seconds, goes_on=lambda: True)
+        if not isinstance(client.ask(MaintainChunk(PATIENCE_MS, "compact")), ChunkDetails):
+            raise BenchError("the chunk server does not compact")
+        during = client.gets(_alive, SMALL, seconds=COMPACTION_S_MAX, goes_on=old_file.exists)
+        if old_file.exists():
+            raise BenchError(f"compaction did not end within {COMPACTION_S_MAX:.0f} s")
+        idle += client.gets(_alive, SMALL, seconds=seconds, goes_on=lambda: True)
+    return during, idle
+
+
+def _alive(rng: random.Random) -> int:
+    """A small fragment that was not deleted."""
+    return rng.randrange(SMALL_COUNT) * 2
 
 
 def _build(directory: Path, large_count: int) -> None:
@@ -84,8 +89,6 @@ def _build(directory: Path, large_count: int) -> None:
             if not done.scrub.running:
                 break
             job = ScrubJob(MIB)
-    identity = {"format": 1, "name": "chunk-1", "uuid": UUID.hex()}
-    (directory / "server.json").write_text(json.dumps(identity))
 
 
 def _seal(engine: Engine) -> None:
@@ -94,79 +97,3 @@ def _seal(engine: Engine) -> None:
     assert isinstance(done, CompactDone)
     if done.compaction.problem:
         raise BenchError(done.compaction.problem)
-
-
-@contextlib.contextmanager
-def _server(data: Path) -> Iterator[str]:
-    """A chunk server without a master: it reads, and keeps its house.  Gives its endpoint."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "fabric", "chunk", "--name", "chunk-1", "--listen", address]
-    command += ["--master", "127.0.0.1:1", "--data", str(data)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        yield f"tcp://{address}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-class _Client:
-    """A closed loop of gets over one DEALER socket."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(endpoint)
-        self._rng = random.Random(1)
-        self._next_id = 1
-        self._exchange_ping()
-
-    def __enter__(self) -> _Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
-
-    def gets(self, seconds: float, goes_on: Callable[[], bool]) -> list[float]:
-        """Latencies in seconds, for so long or until ``goes_on`` says no (asked ten times a second)."""
-        latencies: list[float] = []
-        sent_at: dict[int, float] = {}
-        started = asked_at = perf_counter()
-        for _ in range(IN_FLIGHT):
-            self._send(sent_at)
-        stopping = False
-        while sent_at:
-            request_id, message = codec.decode(self._receive()[1])
-            if not isinstance(message, FragmentData):
-                raise BenchError(f"a get was answered by {message}")
-            now = perf_counter()
-            latencies.append(now - sent_at.pop(request_id))
-            if now - asked_at > 0.1:
-                asked_at = now
-                stopping = stopping or not goes_on()
-            if not stopping and now - started < seconds:
-                self._send(sent_at)
-        return latencies
-
-    def _send(self, sent_at: dict[int, float]) -> None:
-        # Even fids are alive.
-        fid = self._rng.randrange(SMALL_COUNT) * 2
-        request = ReadFragment(PATIENCE_MS, GROUP, fid, 0, SMALL)
-        self._next_id += 1
-        sent_at[self._next_id] = perf_counter()
-        self._socket.send_multipart([b"", codec.encode(self._next_id, request)])
-
-    def _receive(self) -> list[bytes]:
-        try:
-            return self._socket.recv_multipart()
-        except zmq.Again:
-            raise BenchError("the chunk server does not answer") from None
-
-    def _exchange_ping(self) -> None:
-        self._socket.send_multipart([b"", codec.encode(1, Ping(PATIENCE_MS))])
-        self._receive()

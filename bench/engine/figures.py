@@ -21,6 +21,8 @@ class Figure(msgspec.Struct):
     runs: list[float]
     beside: str = ""
     """What was measured beside it, in words and numbers."""
+    others: float = 0.0
+    """Cores that other programs, and the kernel on its own, used meanwhile: much of it disturbs."""
 
     @property
     def attained(self) -> bool:

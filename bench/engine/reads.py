@@ -9,7 +9,6 @@ from time import perf_counter
 from bench.engine.figures import Figure, figure
 from bench.engine.store import Payloads, open_engine, read, write
 from bench.stats import median
-from fabric.node.process import set_up_process
 from fabric.settings import MIB
 
 COUNT = 64
@@ -19,9 +18,8 @@ def cached_gets(work: Path, *, runs: int) -> Figure:
     """Gets of 4 MiB records from the page cache, each verified, against ``memcpy``.
 
     The limit copies as many bytes into one buffer that is used again; what is copied is as large as the
-    store, so that neither finds it in the processor's caches.
+    store, so that neither finds it in the processor's caches.  The process is set up as that of a role is.
     """
-    set_up_process()
     payloads = Payloads(4 * MIB, count=COUNT)
     size = payloads.size_bytes
     ratios, rates, limits = [], [], []

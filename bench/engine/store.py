@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Iterable, Iterator
@@ -76,3 +77,14 @@ def read(engine: Engine, fid: int, length: int) -> None:
 def delete(fid: int) -> DeleteItem:
     """A tombstone to write."""
     return DeleteItem(None, fid, GROUP, EPOCH)
+
+
+def forget_pages(directory: Path) -> None:
+    """Have the system drop what it caches of the files below ``directory``, as far as that is on the disk."""
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)

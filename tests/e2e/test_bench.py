@@ -65,7 +65,7 @@ def test_the_engine_bench_measures_everything_and_leaves_nothing_behind(tmp_path
 
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {figure["name"]: figure for figure in json.loads(result.read_text())["figures"]}
-    assert len(figures) == 8
+    assert len(figures) == 9
     assert all(figure["value"] > 0 for figure in figures.values())
     assert figures["20,000 fragments: data reads a get"]["value"] == 1.0
     assert figures["put 1 KiB, 64 in flight"]["value"] > 1
