@@ -93,7 +93,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Size at which a data file is sealed and the next begun; at most 2 GiB."""
     reserve_bytes: int = 512 * MIB
     """A chunk server goes read-only when its disk has less room than this."""
-    checkpoint_bytes: int = 64 * MIB
+    checkpoint_bytes: int = 256 * MIB
     """The durable watermark moves at least once in this many bytes."""
     read_threads: int = 2
     scrub_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 8 * MIB
