@@ -1,5 +1,6 @@
-"""A compaction that was cut leaves a file whose copies the index did not all know: a start accounts for them.
+"""Copies of deleted fragments in files that stay.
 
+A compaction that was cut leaves a file whose copies the index did not all know: a start accounts for them.
 The file then holds little garbage and stays, while everything else of that time is compacted away.  A
 tombstone whose fragment has a copy in it must stay as well.
 """
@@ -73,5 +74,26 @@ def test_a_tombstone_stays_while_a_cut_compaction_has_left_a_copy(
         scene.wait(KEEP_S + 1)
     assert file_name(2) not in scene.disk.names()
     assert file_name(output) in scene.disk.names(), "the copies are still there"
+    scene.ledger.check(scene.bench)
+    scene.ledger.check_rebuild(scene.bench)
+
+
+def test_a_tombstone_stays_while_the_damaged_copy_that_was_repaired_is_there() -> None:
+    """There are two records of what it deletes; the file of the good one goes first."""
+    scene = Scene(LARGE)
+    scene.store_one_by_one(1, IN_A_FILE)
+    scene.store(100)
+    scene.rot(5)
+    scene.repair(5)
+    scene.delete(5)
+    scene.store_one_by_one(200, 240)
+    scene.delete(100, *range(200, 241))
+    scene.wait(KEEP_S + 1)
+    scene.store_one_by_one(300, 330)
+    for _ in range(3):
+        compact_by_ratio(scene.bench)
+        scene.wait(KEEP_S + 1)
+    assert file_name(1) in scene.disk.names()
+    assert file_name(2) not in scene.disk.names()
     scene.ledger.check(scene.bench)
     scene.ledger.check_rebuild(scene.bench)
