@@ -6,12 +6,18 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from fabric.cli.options import HOST_PORT, load_settings
+
+if TYPE_CHECKING:
+    import random
+
+    from fabric.chunk.engine import Engine
+    from fabric.settings import Settings
 
 IDENTITY_FORMAT = 1
 
@@ -64,28 +70,12 @@ PROGRESS_BAR_S = 0.5
 """A start that takes longer shows a bar on a terminal."""
 
 
-BAR_STEP = 0.005
-
-
-def in_steps(show: Callable[[float], object]) -> Callable[[int, int], None]:
-    """Shows bytes done, of all, as a share, in steps: drawing a bar costs more than reading a record."""
-    shown = 0.0
-
-    def on_bytes(done: int, total: int) -> None:
-        nonlocal shown
-        if done - shown * total >= BAR_STEP * total:
-            shown = done / max(1, total)
-            show(shown)
-
-    return on_bytes
-
-
 @contextlib.contextmanager
 def start_progress(clock: Callable[[], float]) -> Iterator[Callable[[int, int], None]]:
     """Tells how far reading the data files is: with a bar on a terminal, else with lines in the log."""
     import logging
 
-    from fabric.cli.output import share_bar
+    from fabric.cli.output import in_steps, share_bar
 
     log = logging.getLogger("fabric")
     is_terminal = sys.stderr.isatty()
@@ -109,6 +99,35 @@ def start_progress(clock: Callable[[], float]) -> Iterator[Callable[[int, int], 
                 log.info(text, done >> 20, total >> 20, 100 * done // total)
 
         yield on_bytes
+
+
+def _open_engine(
+    directory: Path, name: str, settings: Settings, secret: random.Random
+) -> tuple[Engine, Identity]:
+    """The engine of this directory, and whose it is.  Raises click.ClickException."""
+    import time
+
+    from fabric.chunk.engine import Engine
+    from fabric.chunk.leveldb_index import LevelDbHome
+    from fabric.errors import FabricError
+    from fabric.node.os_disk import OsDisk
+
+    try:
+        disk = OsDisk(directory / "fragments")
+        identity = load_identity(directory, name, bool(disk.names()))
+        with start_progress(time.monotonic) as on_bytes:
+            engine = Engine(
+                disk,
+                LevelDbHome(directory / "index"),
+                uuid=bytes.fromhex(identity.uuid),
+                settings=settings,
+                rng=secret,
+                wall_ms=lambda: time.time_ns() // 1_000_000,
+                on_bytes=on_bytes,
+            )
+    except FabricError as error:
+        raise click.ClickException(error.message) from error
+    return engine, identity
 
 
 TOOLS = {
@@ -171,36 +190,18 @@ def command(
     """
     import logging
     import random
-    import time
 
     from fabric import __version__
-    from fabric.chunk.engine import Engine
-    from fabric.chunk.leveldb_index import LevelDbHome
     from fabric.chunk.role import ChunkRole
     from fabric.errors import FabricError
     from fabric.node.lanes import Lane
-    from fabric.node.os_disk import OsDisk
     from fabric.node.zmq_loop import BindFailed, ZmqLoop
 
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
     log = logging.getLogger("fabric")
     settings = load_settings(config)
     secret = random.SystemRandom()
-    try:
-        disk = OsDisk(data / "fragments")
-        identity = load_identity(data, name, bool(disk.names()))
-        with start_progress(time.monotonic) as on_bytes:
-            engine = Engine(
-                disk,
-                LevelDbHome(data / "index"),
-                uuid=bytes.fromhex(identity.uuid),
-                settings=settings,
-                rng=secret,
-                wall_ms=lambda: time.time_ns() // 1_000_000,
-                on_bytes=on_bytes,
-            )
-    except FabricError as error:
-        raise click.ClickException(error.message) from error
+    engine, identity = _open_engine(data, name, settings, secret)
     for note in engine.notes:
         log.warning("%s", note)
     role = ChunkRole(

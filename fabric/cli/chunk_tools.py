@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from fabric.cli.chunk import IDENTITY_FORMAT, Identity, in_steps
+from fabric.cli.chunk import IDENTITY_FORMAT, Identity
 from fabric.cli.output import (
+    in_steps,
     plain,
     print_json,
     reported_errors,

@@ -124,6 +124,23 @@ def share_bar(title: str) -> Iterator[Callable[[float], object]]:
         yield lambda share: progress.update(task, completed=share)
 
 
+BAR_STEP = 0.005
+"""The part of a bar that is worth drawing it again."""
+
+
+def in_steps(show: Callable[[float], object]) -> Callable[[int, int], None]:
+    """Shows bytes done, of all, as a share, in steps: drawing a bar costs more than reading a record."""
+    shown = 0.0
+
+    def on_bytes(done: int, total: int) -> None:
+        nonlocal shown
+        if done - shown * total >= BAR_STEP * total:
+            shown = done / max(1, total)
+            show(shown)
+
+    return on_bytes
+
+
 def size_text(size_bytes: int) -> str:
     """Bytes for people: ``1.5 GiB``."""
     value = float(size_bytes)
