@@ -18,3 +18,14 @@ ServerName = NewType("ServerName", str)
 
 Endpoint = NewType("Endpoint", str)
 """A ZeroMQ address, such as ``tcp://127.0.0.1:7400``."""
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
+
+
+def bucket_of(fid: int) -> int:
+    """The bucket of a fid: the top byte of fid * 0x9E3779B97F4A7C15 mod 2**64.
+
+    Fids are handed out in ranges; the multiplication spreads neighbours over all buckets.
+    """
+    return ((fid * _GOLDEN) & _MASK) >> 56

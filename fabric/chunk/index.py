@@ -25,6 +25,7 @@ import xxhash
 
 from fabric.chunk.record import TOMBSTONE, record_bytes
 from fabric.errors import DiskFailed
+from fabric.ids import bucket_of
 from fabric.settings import BUCKETS
 
 
@@ -159,20 +160,6 @@ class IndexHome(Protocol):
         ...
 
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_MASK = 2**64 - 1
-
-assert BUCKETS == 256
-
-
-def bucket_of(fid: int) -> int:
-    """The bucket of a fid: the top byte of fid * 0x9E3779B97F4A7C15 mod 2**64.
-
-    Fids are handed out in ranges; the multiplication spreads neighbours over all buckets.
-    """
-    return ((fid * _GOLDEN) & _MASK) >> 56
-
-
 def fragment_digest(fid: int, length: int, checksum: int) -> int:
     """What one live fragment adds to the digest of its bucket: xxh3-128 of three little-endian u64."""
     return xxhash.xxh3_128_intdigest(_FRAGMENT.pack(fid, length, checksum))
@@ -197,6 +184,9 @@ def check_bucket(bucket: int, rows: Iterable[tuple[int, Entry]], counted: Bucket
             f"index bucket {bucket} does not hold what it has counted: {found.fragments} live fragments with "
             f"{found.live_bytes} bytes, counted {counted.fragments} with {counted.live_bytes}"
         )
+
+
+assert BUCKETS == 256
 
 
 # --- the bytes of keys and values ----------------------------------------------------------------

@@ -15,7 +15,8 @@ from __future__ import annotations
 import msgspec
 import xxhash
 
-from fabric.chunk.index import BucketTotals, Counters, Entry, FileTotals, bucket_of, fragment_digest
+from fabric.chunk.index import BucketTotals, Counters, Entry, FileTotals, fragment_digest
+from fabric.ids import bucket_of
 from fabric.settings import BUCKETS
 
 DIGEST_BYTES = 16

@@ -145,6 +145,8 @@ class NodeStatus(Part, frozen=True):
     """Fragments whose copy there is damaged and not repaired yet."""
     garbage_bytes: Natural = 0
     """What compaction would give back."""
+    audit: Share = 0.0
+    """How far it has compared its fragments with the catalog, in the audit that was asked for last."""
 
 
 class ScrubDetails(Part, frozen=True):
@@ -183,6 +185,20 @@ class CompactionDetails(Part, frozen=True):
     """Why the last one was given up; empty when it was not."""
 
 
+class DiskCheck(Part, frozen=True):
+    """A trial of a chunk server's data directory: a file written, synced, read back, removed."""
+
+    running: bool = False
+    checked_at_ms: Natural = 0
+    """Wall clock, milliseconds since 1970; 0: never since its start."""
+    problem: Text = ""
+    """What went wrong; empty when nothing did."""
+    bytes: Natural = 0
+    write_us: Natural = 0
+    sync_us: Natural = 0
+    read_us: Natural = 0
+
+
 class GroupStatus(Part, frozen=True):
     """A group as the operator sees it."""
 
@@ -196,6 +212,66 @@ class GroupStatus(Part, frozen=True):
     free_bytes: Natural
     live_bytes: Natural
     fragments: Natural
+    learners: list[Name] = []
+    """Servers that copy what the members hold, to become members."""
+    draining: bool = False
+    """It takes no new fragments, and those of objects are moved to other groups."""
+
+
+class TaskStatus(Part, frozen=True):
+    """Work that an operator gave to the master."""
+
+    task: Natural
+    kind: str
+    """As in ``StartTask``."""
+    group: Natural
+    server: str
+    replacement: str
+    state: str
+    """``running``, ``done``, ``failed`` or ``cancelled``."""
+    reason: str
+    """What it waits for, or why it ended."""
+    started_at_ms: Natural
+    """Wall clock, milliseconds since 1970."""
+    ended_at_ms: Natural
+    """0 while it runs."""
+    total: Natural
+    """In units of its kind: bytes to move, or parts to compare.  0: not known yet."""
+    done: Natural
+    unit: str
+    """``bytes`` or ``parts``."""
+    bytes_per_s: Natural
+    """The limit; 0: none."""
+    left_ms: int
+    """Milliseconds it will still take at the pace it had so far; -1: not known."""
+
+
+class EventRecord(Part, frozen=True):
+    """Something that the master did or noticed, and why."""
+
+    number: Natural
+    at_ms: Natural
+    """Wall clock, milliseconds since 1970."""
+    kind: str
+    """``node``, ``group``, ``task``, ``operator`` or ``master``."""
+    subject: str
+    """Which: ``chunk-1``, ``group 2``, ``task 3``."""
+    text: str
+
+
+class Move(Part, frozen=True):
+    """One fragment that is to lie in another group."""
+
+    fragment: FragmentRef
+    target: Natural
+    """The group that it is to lie in; 0: any other."""
+
+
+class Moved(Part, frozen=True):
+    """One fragment that lies in two groups now, under two fids."""
+
+    source: FragmentRef
+    target: FragmentRef
 
 
 # --- catalog operations: the parts of one atomic commit ------------------------------------------
@@ -381,9 +457,13 @@ class BucketEntries(Message, tag=19, frozen=True):
 
 
 class MaintainChunk(Request, tag=20, frozen=True):
-    """Operator -> chunk server: begin a scrub, or give back all garbage, or only say how things are."""
+    """Operator -> chunk server: do this, and say how things are.
 
-    action: Literal["status", "scrub", "compact"]
+    ``scrub``: read and verify all records.  ``compact``: give back all garbage.  ``check-disk``: write, sync
+    and read a file.  ``kill-pending``: refuse the writes that wait and have not begun.  ``status``: nothing.
+    """
+
+    action: Literal["status", "scrub", "compact", "check-disk", "kill-pending"]
 
 
 class ChunkDetails(Message, tag=21, frozen=True):
@@ -412,6 +492,20 @@ class ChunkDetails(Message, tag=21, frozen=True):
     quarantined: Natural
     scrub: ScrubDetails
     compaction: CompactionDetails
+    reads: Natural = 0
+    """Fragments read for others since its start; the counters below likewise."""
+    read_bytes: Natural = 0
+    writes: Natural = 0
+    """Fragments stored."""
+    written_bytes: Natural = 0
+    pending_reads: Natural = 0
+    pending_writes: Natural = 0
+    """Stores and deletions that wait or are under way."""
+    oldest_write_ms: Natural = 0
+    """For how long the oldest of them has waited."""
+    killed: Natural = 0
+    """Writes that this request ended."""
+    disk: DiskCheck = DiskCheck()
 
 
 # --- master: 30 to 59 ----------------------------------------------------------------------------
@@ -446,6 +540,10 @@ class Heartbeat(Request, tag=30, frozen=True):
     """Fragments whose copy here is damaged and not repaired yet."""
     garbage_bytes: Natural = 0
     """What compaction would give back."""
+    audit: Natural = 0
+    """Number of the audit that an ``Assignment`` asked for and that is finished, or under way."""
+    audit_progress: Share = 0.0
+    """Of that audit; 1: finished."""
 
 
 class Assignment(Message, tag=31, frozen=True):
@@ -465,6 +563,8 @@ class Assignment(Message, tag=31, frozen=True):
     """Fids to delete; repeated until confirmed."""
     lease_ms: Natural
     """From the sending of the heartbeat that this answers, for so long may the server take writes."""
+    audit: Natural = 0
+    """Compare all fragments with the catalog, if the last audit that was asked for had another number."""
 
 
 class LeaseFids(Request, tag=32, frozen=True):
@@ -493,6 +593,8 @@ class Topology(Message, tag=35, frozen=True):
     sequence: Natural
     nodes: list[NodeView]
     groups: list[GroupView]
+    moving: bool = False
+    """There are fragments to be moved: ask with ``TakeMoves``."""
 
 
 class ReportFailure(Request, tag=36, frozen=True):
@@ -508,6 +610,29 @@ class ReportFailure(Request, tag=36, frozen=True):
 
 class Noted(Message, tag=37, frozen=True):
     """Heard."""
+
+
+class AuditFragments(Request, tag=38, frozen=True):
+    """Chunk server -> master: the live fragments here of one bucket, by fid, from above fid ``after``.
+
+    Up to the last of them; with ``more`` false, up to the end of the bucket.  Those that nothing names, and
+    that no commit can name any more, are put on the to-delete lists of the group's members.
+    """
+
+    server: Name
+    group: Natural
+    bucket: Annotated[int, Meta(ge=0, lt=BUCKETS)]
+    after: Natural
+    fids: Annotated[list[Natural], Meta(max_length=10_000)]
+    more: bool
+
+
+class Audited(Message, tag=39, frozen=True):
+    """What the catalog names in that part of the bucket, and the server did not."""
+
+    missing: list[BucketEntry]
+    orphans: Natural
+    """How many fragments were put on the to-delete lists."""
 
 
 class Commit(Request, tag=40, frozen=True):
@@ -598,6 +723,36 @@ class CatalogChanged(Message, tag=50, frozen=True):
     paths: list[str]
 
 
+class TakeMoves(Request, tag=51, frozen=True):
+    """Proxy -> master: I have room to move fragments of so many bytes."""
+
+    proxy: Name
+    room_bytes: Natural
+
+
+class Moves(Message, tag=52, frozen=True):
+    """Move these, and say so with ``Relocate`` within ``lease_ms``; ask again after ``pause_ms``."""
+
+    moves: Annotated[list[Move], Meta(max_length=FRAGMENTS_PER_PAGE_MAX)]
+    lease_ms: Natural
+    pause_ms: Natural
+
+
+class Relocate(Request, tag=53, frozen=True):
+    """Proxy -> master: these fragments now lie in other groups too; let the objects name the new ones.
+
+    Repeating it changes nothing.  The old ones are deleted when readers have had time to finish.
+    """
+
+    moved: Annotated[list[Moved], Meta(min_length=1, max_length=FRAGMENTS_PER_PAGE_MAX)]
+
+
+class Relocated(Message, tag=54, frozen=True):
+    """For each: does an object name the new fragment now?  Where not, the new one is nobody's."""
+
+    named: list[bool]
+
+
 # --- proxy: 60 to 79 -----------------------------------------------------------------------------
 
 
@@ -679,6 +834,10 @@ class ClusterStatus(Message, tag=81, frozen=True):
     pending_deletes: Natural
     nodes: list[NodeStatus]
     groups: list[GroupStatus]
+    doomed: Natural = 0
+    """Objects that were deleted and whose fragments are not on the to-delete lists yet."""
+    orphans_freed: Natural = 0
+    """Fragments that no object named, found and put on the to-delete lists since the master's start."""
 
 
 class SetServerStatus(Request, tag=82, frozen=True):
@@ -695,15 +854,104 @@ class ServerStatusSet(Message, tag=83, frozen=True):
     changed: bool
 
 
+class AddGroup(Request, tag=84, frozen=True):
+    """Operator -> master: let there be a group for new chunk servers.
+
+    ``group`` 0: the first without members or, where all have some, a new one; so repeating it adds no other.
+    ``replicas`` 0: as many as groups have by default.
+    """
+
+    group: Natural
+    replicas: Natural
+    dry_run: bool
+
+
+class GroupAdded(Message, tag=85, frozen=True):
+    """Durable, unless it was a dry run; ``changed`` is false when it was there already."""
+
+    group: GroupStatus
+    changed: bool
+
+
+TaskKind = Literal[
+    "drain-group", "rebalance", "add-node", "replace-node", "drain-node", "repair", "gc", "accept-loss"
+]
+
+
+class StartTask(Request, tag=86, frozen=True):
+    """Operator -> master: begin this.  Repeating it finds the task that runs, and sets its limit.
+
+    | kind | does | needs |
+    |---|---|---|
+    | drain-group | move all fragments of a group to others | group |
+    | rebalance | move fragments from full groups to emptier ones | |
+    | add-node | make a server a member of a group, beside those it has | server, group |
+    | replace-node | put one server in the place of another | server, replacement |
+    | drain-node | the same, by any server that is free | server |
+    | repair | compare each member of a group (0: of all) with the catalog; fetch what it lacks | |
+    | gc | find fragments that no object names, in all groups, and free them | |
+    | accept-loss | let a group be empty whose data directories are all gone | group |
+    """
+
+    kind: TaskKind
+    group: Natural = 0
+    server: Annotated[str, Meta(max_length=128)] = ""
+    replacement: Annotated[str, Meta(max_length=128)] = ""
+    bytes_per_s: Natural = 0
+    """Of fragments moved; 0: the default."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+
+
+class TaskStarted(Message, tag=87, frozen=True):
+    """Durable, unless it was a dry run; ``changed`` is false when it ran already."""
+
+    task: TaskStatus
+    changed: bool
+    plan: list[str]
+    """What will be done, for people."""
+
+
+class CancelTask(Request, tag=88, frozen=True):
+    """Operator -> master: do no more of this; what was moved stays moved."""
+
+    task: Natural
+
+
+class ListTasks(Request, tag=89, frozen=True):
+    """Operator -> master: which tasks run, and which have ended lately?"""
+
+
+class TaskList(Message, tag=90, frozen=True):
+    """By number; the newest last."""
+
+    tasks: list[TaskStatus]
+
+
+class ListEvents(Request, tag=91, frozen=True):
+    """Operator -> master: what happened after event ``after``?  At most ``limit``, the newest."""
+
+    after: Natural
+    limit: Annotated[int, Meta(ge=1, le=LIST_LIMIT_MAX)]
+
+
+class EventList(Message, tag=92, frozen=True):
+    """By number; the newest last."""
+
+    events: list[EventRecord]
+
+
 AnyMessage = Union[
     Failed, Ping, Pong,
     StoreFragment, FragmentStored, ReadFragment, FragmentData, AbortFragment, FragmentAborted,
     ListBuckets, Buckets, ListBucket, BucketEntries, MaintainChunk, ChunkDetails,
     Heartbeat, Assignment, LeaseFids, FidLease, GetTopology, Topology, ReportFailure, Noted,
+    AuditFragments, Audited,
     Commit, Committed, Stat, Found, Open, Opened, ListFragments, Fragments, ListObjects, Listing,
-    CatalogChanged,
+    CatalogChanged, TakeMoves, Moves, Relocate, Relocated,
     PutFragment, Stored, PutObject, GetFragment, GetObject, ObjectData,
     GetStatus, ClusterStatus, SetServerStatus, ServerStatusSet,
+    AddGroup, GroupAdded, StartTask, TaskStarted, CancelTask, ListTasks, TaskList, ListEvents, EventList,
 ]  # fmt: skip
 """What a header frame decodes to."""
 
@@ -730,6 +978,14 @@ REPLIES: dict[type[Request], type[Message]] = {
     GetObject: ObjectData,
     GetStatus: ClusterStatus,
     SetServerStatus: ServerStatusSet,
+    AuditFragments: Audited,
+    TakeMoves: Moves,
+    Relocate: Relocated,
+    AddGroup: GroupAdded,
+    StartTask: TaskStarted,
+    CancelTask: TaskStarted,
+    ListTasks: TaskList,
+    ListEvents: EventList,
 }
 """The reply that answers a request when it is not ``Failed``."""
 

@@ -15,13 +15,13 @@ from fabric.chunk.index import (
     IndexHome,
     IndexLost,
     Watermark,
-    bucket_of,
     decode_value,
     encode_key,
     encode_value,
 )
 from fabric.chunk.leveldb_index import LevelDbHome
 from fabric.errors import DiskFailed
+from fabric.ids import bucket_of
 from tests.unit.chunk.memory_index import MemoryIndexHome
 
 

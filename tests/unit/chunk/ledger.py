@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from fabric.chunk.index import FileTotals, bucket_of
+from fabric.chunk.index import FileTotals
 from fabric.chunk.jobs import DeleteItem, StoreItem
 from fabric.chunk.totals import Totals
+from fabric.ids import bucket_of
 from tests.unit.chunk.engine_bench import Bench, delete, item, payload_of
 from tests.unit.chunk.fake_disk import PowerCut, keep_all
 from tests.unit.chunk.memory_index import MemoryIndexHome

@@ -11,10 +11,10 @@ from fabric.chunk.index import (
     FileTotals,
     IndexLost,
     Watermark,
-    bucket_of,
     check_bucket,
 )
 from fabric.errors import DiskFailed, NoSpace
+from fabric.ids import bucket_of
 
 
 class _Put:

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from fabric.chunk.data_file import file_name
-from fabric.chunk.index import bucket_of
 from fabric.chunk.record import SUPERBLOCK_BYTES
+from fabric.ids import bucket_of
 from fabric.node.effects import Reply
 from fabric.settings import MIB
 from fabric.wire.messages import (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fabric.chunk.data_file import file_name
-from fabric.chunk.index import Counters, bucket_of
+from fabric.chunk.index import Counters
 from fabric.chunk.jobs import ScrubDone, ScrubJob
 from fabric.chunk.scrub import Slice
+from fabric.ids import bucket_of
 from fabric.settings import Settings
 from tests.unit.chunk.engine_bench import Bench, delete
 
