@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fabric.chunk.jobs import Status
+from fabric.chunk.read_queue import ReadQueue
 from fabric.chunk.standing import Standing
 from fabric.chunk.upkeep import Upkeep
+from fabric.chunk.write_queue import WriteQueue
 from fabric.wire.messages import ChunkDetails, CompactionDetails, ScrubDetails
 
 FILES_MAX = 1000
@@ -19,9 +21,12 @@ def chunk_details(
     standing: Standing,
     status: Status,
     upkeep: Upkeep,
-    pending_bytes: int,
+    reads: ReadQueue,
+    writes: WriteQueue,
+    killed: int,
+    now: float,
 ) -> ChunkDetails:
-    """Everything in one message, as of the engine's last word."""
+    """Everything in one message, as of the engine's last word; ``killed`` as in ``ChunkDetails``."""
     scrub, compaction = upkeep.scrub, upkeep.compaction
     return ChunkDetails(
         server=server,
@@ -38,7 +43,7 @@ def chunk_details(
         garbage_bytes=status.garbage_bytes,
         free_bytes=status.free_bytes,
         capacity_bytes=status.capacity_bytes,
-        pending_bytes=pending_bytes,
+        pending_bytes=writes.pending_bytes,
         quarantined=status.quarantined,
         scrub=ScrubDetails(
             running=scrub.running,
@@ -60,4 +65,13 @@ def chunk_details(
             freed_bytes=compaction.freed_bytes,
             problem=compaction.problem,
         ),
+        reads=reads.done_count,
+        read_bytes=reads.done_bytes,
+        writes=writes.stored_count,
+        written_bytes=writes.stored_bytes,
+        pending_reads=reads.pending,
+        pending_writes=writes.pending,
+        oldest_write_ms=int(writes.oldest_s(now) * 1000),
+        killed=killed,
+        disk=upkeep.disk,
     )

@@ -18,8 +18,10 @@ import xxhash
 from fabric.chunk.compaction import Compaction
 from fabric.chunk.copies import is_needed
 from fabric.chunk.data_file import DataFile
+from fabric.chunk.disk_check import TRIAL_BYTES, remove_leftover, try_disk
 from fabric.chunk.index import Entry, IndexHome, IndexLost
 from fabric.chunk.jobs import (
+    CheckDiskJob,
     CompactDone,
     CompactFollow,
     CompactJob,
@@ -27,6 +29,7 @@ from fabric.chunk.jobs import (
     CompareJob,
     DigestJob,
     DigestsDone,
+    DiskChecked,
     Event,
     ListDone,
     ListJob,
@@ -68,18 +71,24 @@ class Engine:
         settings: Settings,
         rng: random.Random,
         wall_ms: Callable[[], int],
+        clock_us: Callable[[], int] = lambda: 0,
         on_bytes: Callable[[int, int], object] = lambda done, total: None,
     ) -> None:
         """Open and recover the directory; an empty one becomes an empty store.
 
         ``uuid``: 16 bytes, the owner.  ``rng`` must not be guessable by clients (it makes the salts of
-        files).  ``wall_ms``: wall clock, milliseconds since 1970; no promise depends on it.  ``on_bytes``
-        hears of data files that are read: bytes so far, and in all.  Raises ForeignFile, DiskFailed, NoSpace.
+        files).  ``wall_ms``: wall clock, milliseconds since 1970; no promise depends on it.  ``clock_us``:
+        a clock that is never set back, microseconds, to time the disk with.  ``on_bytes`` hears of data files
+        that are read: bytes so far, and in all.  Raises ForeignFile, DiskFailed, NoSpace.
         """
         state = recover(disk, home, uuid, on_bytes)
         self.notes = state.notes
         """What recovery found, for the log."""
+        remove_leftover(disk)
         self._disk = disk
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._clock_us = clock_us
         self._home = home
         self._files = state.files
         self._index = state.index
@@ -116,6 +125,7 @@ class Engine:
             ScrubFollow: self._forget_tombstones,
             CompactJob: self._compact,
             CompactFollow: self._compact_on,
+            CheckDiskJob: self._check_disk,
         }
 
     def run(self, job: object) -> Event:
@@ -262,6 +272,12 @@ class Engine:
         if self._compaction.failed:
             self._failure = self._compaction.failed
         return CompactDone(self._compaction.status(), self.status(), cost_bytes, idle, follow)
+
+    def _check_disk(self, job: CheckDiskJob) -> DiskChecked:
+        trial = try_disk(self._disk, self._rng.randbytes(TRIAL_BYTES), self._wall_ms, self._clock_us)
+        if trial.is_unsafe:
+            self._failure = f"disk check: {trial.check.problem}"
+        return DiskChecked(trial.check, self.status())
 
     # --- reading ----------------------------------------------------------------------------------
 

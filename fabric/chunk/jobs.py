@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fabric.errors import FabricError
-from fabric.wire.messages import BucketEntry
+from fabric.wire.messages import BucketEntry, DiskCheck
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -288,6 +288,18 @@ class CompactFollow(msgspec.Struct, frozen=True):
     """Between the parts of the engine."""
 
 
+class CheckDiskJob(msgspec.Struct, frozen=True):
+    """Try the disk: write, sync, read back and remove a file."""
+
+
+class DiskChecked(msgspec.Struct, frozen=True):
+    """What came of it; in ``check`` nothing is ``running``."""
+
+    check: DiskCheck
+    status: Status
+
+
 Event: TypeAlias = (
-    "ScrubDone | CompactDone | WriteDone | ReadDone | DigestsDone | ListDone | CompareDone | StatusDone"
+    "ScrubDone | CompactDone | DiskChecked | WriteDone | ReadDone | DigestsDone | ListDone | CompareDone"
+    " | StatusDone"
 )

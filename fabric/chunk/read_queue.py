@@ -38,11 +38,21 @@ class ReadQueue:
         self._threads = threads
         self._running = 0
         self._waiting: deque[ReadItem] = deque()
+        self._reading = 0
+        """Reads that threads are at."""
+        self.done_count = 0
+        """Reads that gave bytes, since the start."""
+        self.done_bytes = 0
 
     @property
     def is_full(self) -> bool:
         """Refuse further reads."""
         return len(self._waiting) >= WAITING_MAX
+
+    @property
+    def pending(self) -> int:
+        """Reads that wait or are under way."""
+        return len(self._waiting) + self._reading
 
     def add(self, item: ReadItem) -> None:
         """Queue a read, whose token is a ``Ticket``."""
@@ -67,13 +77,18 @@ class ReadQueue:
                 items.append(item)
             if items:
                 self._running += 1
+                self._reading += len(items)
                 effects.append(Run(LANE, ReadBatch(items)))
         return effects
 
     def finish(self, done: ReadDone, now: float) -> list[Effect]:
         """A job is back: tell everyone."""
         self._running -= 1
+        self._reading -= len(done.results)
         effects: list[Effect] = []
         for result in done.results:
+            if result.error is None:
+                self.done_count += 1
+                self.done_bytes += len(result.payload)
             effects += result.token.done(result, now)
         return effects

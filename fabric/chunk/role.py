@@ -20,6 +20,7 @@ from fabric.chunk.jobs import (
     DeleteItem,
     DigestJob,
     DigestsDone,
+    DiskChecked,
     ListDone,
     ListJob,
     ReadDone,
@@ -41,7 +42,7 @@ from fabric.chunk.repairs import Repairs
 from fabric.chunk.standing import SYNC, Standing
 from fabric.chunk.upkeep import Upkeep
 from fabric.chunk.write_queue import Ticket, WriteQueue
-from fabric.errors import BadRequest, Busy, FabricError
+from fabric.errors import BadRequest, Busy, FabricError, Unavailable
 from fabric.node.calls import Calls
 from fabric.node.effects import WORKER, Effect, Exit, Payload, Reply, Run, Sender
 from fabric.settings import Settings
@@ -271,6 +272,9 @@ class ChunkRole:
             self._upkeep.scrub_now(now)
         elif m.action == "compact":
             self._upkeep.compact_now(now)
+        elif m.action == "check-disk":
+            self._upkeep.check_disk_now(now)
+        killed, effects = self._kill_pending(now) if m.action == "kill-pending" else (0, [])
         details = chunk_details(
             self._server,
             self._version,
@@ -278,9 +282,19 @@ class ChunkRole:
             standing=self._standing,
             status=self._status,
             upkeep=self._upkeep,
-            pending_bytes=self._writes.pending_bytes,
+            reads=self._reads,
+            writes=self._writes,
+            killed=killed,
+            now=now,
         )
-        return [Reply(sender, details)]
+        return [*effects, Reply(sender, details)]
+
+    def _kill_pending(self, now: float) -> tuple[int, list[Effect]]:
+        """Proxies write what was refused elsewhere; deletions of the master are ordered again."""
+        error = Unavailable(f"{self._server}: an operator ended the writes that waited; nothing was written")
+        killed, effects = self._writes.refuse_waiting(error, now)
+        log.warning("an operator ended the %d writes that waited", killed)
+        return killed, effects
 
     def _list(self, group: int, job: DigestJob | ListJob) -> list[Effect]:
         self._check_group(group)
@@ -310,6 +324,8 @@ class ChunkRole:
             return self._on_scrubbed(event, now)
         if isinstance(event, CompactDone):
             return self._upkeep.on_compacted(event, now) + self._take_status(event.status, now)
+        if isinstance(event, DiskChecked):
+            return self._upkeep.on_disk_checked(event, now) + self._take_status(event.status, now)
         raise TypeError(f"{type(event).__name__} is no event of the engine")
 
     def _on_scrubbed(self, done: ScrubDone, now: float) -> list[Effect]:

@@ -1,11 +1,11 @@
-"""When the background lane does what: scrub and compaction, each within its bandwidth.
+"""When the background lane does what: scrub and compaction, each within its bandwidth, and disk checks.
 
 One slice is under way at a time.  What it cost moves the time of the next slice of its kind on, so that over
 any while the bytes stay within the rate; a kind with nothing to do looks again after a pause.  When both are
 due, the one that has waited longer goes first.  Steps that must follow a slice run at once.
 
 What an operator asks for waits for no pause, but for the bandwidth: however often it is asked for, the rate
-holds.
+holds.  A check of the disk goes before the next slice, and runs at most once in ``CHECK_PAUSE_S``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from __future__ import annotations
 import msgspec
 
 from fabric.chunk.jobs import (
+    CheckDiskJob,
     CompactDone,
     CompactionStatus,
     CompactJob,
+    DiskChecked,
     ScrubDone,
     ScrubJob,
     ScrubStatus,
 )
 from fabric.node.effects import Effect, Run
 from fabric.settings import KIB, Settings
+from fabric.wire.messages import DiskCheck
 
 LANE = "background"
 SCRUB_SLICE_BYTES = 1024 * KIB
@@ -30,6 +33,8 @@ COMPACTION_SLICE_BYTES = 128 * KIB
 SCRUB_IDLE_S = 60.0
 COMPACTION_IDLE_S = 10.0
 """Pauses before looking again for something to do."""
+CHECK_PAUSE_S = 1.0
+"""Between two checks of the disk, however often they are asked for."""
 
 
 class _Kind(msgspec.Struct):
@@ -67,6 +72,11 @@ class Upkeep:
         self._cost_bytes = 0
         """Of the slice under way and the steps that follow it."""
         self._started = False
+        self._check_at: float | None = None
+        """When the check of the disk that was asked for begins; None: none was, or it is under way."""
+        self._is_checking = False
+        self._checked_at = float("-inf")
+        self._disk = DiskCheck()
         self.scrub = ScrubStatus()
         """As of the last slice."""
         self.compaction = CompactionStatus()
@@ -86,6 +96,16 @@ class Upkeep:
         """Give back all garbage there is, however little of a file it is."""
         self._compaction.order(now)
 
+    def check_disk_now(self, now: float) -> None:
+        """Try the disk.  Whoever asks while that is to come or under way asks for the same one."""
+        if self._check_at is None and not self._is_checking:
+            self._check_at = max(now, self._checked_at + CHECK_PAUSE_S)
+
+    @property
+    def disk(self) -> DiskCheck:
+        """The last check; ``running`` while another was asked for and is not done."""
+        return msgspec.structs.replace(self._disk, running=self._check_at is not None or self._is_checking)
+
     @property
     def is_scrub_ordered(self) -> bool:
         """A pass was asked for, and ``scrub`` does not show its beginning yet."""
@@ -101,6 +121,10 @@ class Upkeep:
         due_at = self.next_deadline()
         if due_at is None or now < due_at:
             return []
+        if self._check_at is not None and self._check_at <= now:
+            self._check_at = None
+            self._is_checking = True
+            return [Run(LANE, CheckDiskJob())]
         self._began_at = now
         self._cost_bytes = 0
         if (self._scrub.due_at, self._last is self._scrub) < (self._compaction.due_at, True):
@@ -118,9 +142,10 @@ class Upkeep:
 
     def next_deadline(self) -> float | None:
         """When the next slice is due; None while one is under way, and before the start."""
-        if not self._started or self._under_way is not None:
+        if not self._started or self._under_way is not None or self._is_checking:
             return None
-        return min(self._scrub.due_at, self._compaction.due_at)
+        due_at = min(self._scrub.due_at, self._compaction.due_at)
+        return due_at if self._check_at is None else min(due_at, self._check_at)
 
     def on_scrubbed(self, done: ScrubDone, now: float) -> list[Effect]:
         """A slice, or the step that followed it, is done."""
@@ -148,4 +173,11 @@ class Upkeep:
             self._compaction.ordered = False
             pause_s = COMPACTION_IDLE_S
         self._compaction.finish(self._began_at, now, self._cost_bytes, pause_s)
+        return self.on_tick(now)
+
+    def on_disk_checked(self, done: DiskChecked, now: float) -> list[Effect]:
+        """The disk was tried."""
+        self._disk = done.check
+        self._is_checking = False
+        self._checked_at = now
         return self.on_tick(now)

@@ -2,6 +2,8 @@
 
 An idle disk writes at once; a busy one gets larger batches by itself, with no timer.  The bytes held
 here are bounded for clients; what the server itself adds (pulled fragments, deletions) has its own bounds.
+
+``take`` follows every event, so what it finds new was added at that very time.
 """
 
 from __future__ import annotations
@@ -50,7 +52,16 @@ class WriteQueue:
 
     def __init__(self) -> None:
         self._waiting: deque[WriteItem] = deque()
+        self._added_at: deque[float] = deque()
+        """Of each item in ``_waiting`` that ``take`` has seen."""
         self._running = 0
+        self._batch: list[WriteItem] = []
+        """What the lane is at."""
+        self._batch_added_at = 0.0
+        """When its oldest item was added."""
+        self.stored_count = 0
+        """Fragments stored since the start."""
+        self.stored_bytes = 0
         self.pending_bytes = 0
         """Of items that wait or are being written."""
 
@@ -59,6 +70,17 @@ class WriteQueue:
         """Nothing waits and nothing is being written."""
         return not self._waiting and not self._running
 
+    @property
+    def pending(self) -> int:
+        """Items that wait or are being written."""
+        return len(self._waiting) + len(self._batch)
+
+    def oldest_s(self, now: float) -> float:
+        """For how long the oldest of them has waited; 0 when there is none."""
+        if self._batch:
+            return now - self._batch_added_at
+        return now - self._added_at[0] if self._added_at else 0.0
+
     def add(self, item: WriteItem) -> None:
         """Queue an item, whose token is a ``Ticket``."""
         self._waiting.append(item)
@@ -66,6 +88,7 @@ class WriteQueue:
 
     def take(self, now: float) -> list[Effect]:
         """Start the next batch if the lane is free; answer the items that are not worth it any more."""
+        self._added_at.extend([now] * (len(self._waiting) - len(self._added_at)))
         if self._running or not self._waiting:
             return []
         effects: list[Effect] = []
@@ -77,14 +100,18 @@ class WriteQueue:
             if items and size > room:
                 break
             self._waiting.popleft()
+            added_at = self._added_at.popleft()
             error = _worthless(item.token, now)
             if error is not None:
                 self.pending_bytes -= size
                 effects += item.token.done(error, now)
                 continue
             room -= size
+            if not items:
+                self._batch_added_at = added_at
             items.append(item)
         if items:
+            self._batch = items
             self._running = sum(map(_size, items))
             effects.append(Run(LANE, WriteBatch(items)))
         return effects
@@ -94,9 +121,24 @@ class WriteQueue:
         self.pending_bytes -= self._running
         self._running = 0
         effects: list[Effect] = []
-        for outcome in done.outcomes:
+        batch, self._batch = self._batch, []
+        for item, outcome in zip(batch, done.outcomes, strict=True):
+            if outcome.error is None and isinstance(item, StoreItem):
+                self.stored_count += 1
+                self.stored_bytes += len(item.payload)
             effects += outcome.token.done(outcome.error, now)
         return effects
+
+    def refuse_waiting(self, error: FabricError, now: float) -> tuple[int, list[Effect]]:
+        """Tell everyone whose item has not begun; returns how many those were.  The batch goes on."""
+        refused = list(self._waiting)
+        self._waiting.clear()
+        self._added_at.clear()
+        effects: list[Effect] = []
+        for item in refused:
+            self.pending_bytes -= _size(item)
+            effects += item.token.done(error, now)
+        return len(refused), effects
 
 
 def _worthless(ticket: Ticket, now: float) -> FabricError | None:

@@ -123,6 +123,7 @@ def _open_engine(
                 settings=settings,
                 rng=secret,
                 wall_ms=lambda: time.time_ns() // 1_000_000,
+                clock_us=lambda: time.monotonic_ns() // 1000,
                 on_bytes=on_bytes,
             )
     except FabricError as error:

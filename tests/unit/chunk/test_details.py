@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fabric.chunk.details import FILES_MAX, chunk_details
 from fabric.chunk.jobs import CompactionStatus, Status
+from fabric.chunk.read_queue import ReadQueue
 from fabric.chunk.standing import Standing
 from fabric.chunk.upkeep import Upkeep
+from fabric.chunk.write_queue import WriteQueue
 from fabric.settings import Settings
 from fabric.wire import codec
 from fabric.wire.messages import ChunkDetails
@@ -16,7 +18,16 @@ def test_of_very_many_files_under_compaction_the_first_are_named() -> None:
     upkeep = Upkeep(Settings())
     upkeep.compaction = CompactionStatus(running=True, files=list(range(1, 20_001)))
     details = chunk_details(
-        "a", "test", 1, standing=Standing("a"), status=Status(), upkeep=upkeep, pending_bytes=0
+        "a",
+        "test",
+        1,
+        standing=Standing("a"),
+        status=Status(),
+        upkeep=upkeep,
+        reads=ReadQueue(1),
+        writes=WriteQueue(),
+        killed=0,
+        now=0.0,
     )
     _, decoded = codec.decode(codec.encode(1, details))
     assert isinstance(decoded, ChunkDetails)

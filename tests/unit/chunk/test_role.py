@@ -7,6 +7,7 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import BATCH_ITEMS_MAX, WriteBatch
 from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
+from fabric.chunk.write_queue import ITEM_BYTES
 from fabric.node.effects import Sender
 from fabric.settings import Settings
 from fabric.wire.messages import (
@@ -15,6 +16,7 @@ from fabric.wire.messages import (
     ChunkDetails,
     Commit,
     DeleteOperation,
+    DiskCheck,
     Failed,
     FragmentAborted,
     FragmentData,
@@ -397,6 +399,61 @@ def test_damage_is_in_the_details_and_in_the_heartbeat() -> None:
     world.ask(ReadFragment(1000, GROUP, 5, 0, 100))
     world.advance(2.0)
     assert (details_of(world).quarantined, world.beat().quarantined) == (1, 1)
+
+
+def test_what_was_read_and_written_is_counted() -> None:
+    world = writable()
+    world.store(5)
+    world.store(6, size=300)
+    world.ask(ReadFragment(1000, GROUP, 6, 10, 20))
+    world.ask(ReadFragment(1000, GROUP, 7, 0, 1))  # there is no such fragment
+    details = details_of(world)
+    assert (details.writes, details.written_bytes, details.reads, details.read_bytes) == (2, 400, 1, 20)
+    assert (details.pending_reads, details.pending_writes, details.oldest_write_ms) == (0, 0, 0)
+
+
+def test_waiting_writes_are_ended_on_order_and_the_one_under_way_is_not() -> None:
+    world = writable(automatic=False)
+    asked = [world.store(fid) for fid in (1, 2, 3)]
+    world.advance(0.5)
+    waiting = details_of(world)
+    assert (waiting.pending_writes, waiting.oldest_write_ms, waiting.killed) == (3, 500, 0)
+
+    details = details_of(world, "kill-pending")
+    assert (details.killed, details.pending_writes, details.pending_bytes) == (2, 1, 100 + ITEM_BYTES)
+    assert [world.outcome(request) for request in asked] == ["", "UNAVAILABLE", "UNAVAILABLE"]
+    answer = world.replies[asked[1]][0]
+    assert isinstance(answer, Failed) and answer.retryable
+    assert world.run_job()
+    assert world.outcome(asked[0]) == "stored"
+    assert world.servers["a"].bench.live().keys() == {1}
+    assert details_of(world, "kill-pending").killed == 0
+
+
+def test_deletions_that_were_ended_are_ordered_again() -> None:
+    world = writable(automatic=False)
+    world.store(1)
+    world.assign("RW", 1, deletes={"a": [7]})
+    assert details_of(world, "kill-pending").killed == 1
+    while world.run_job():
+        pass
+    assert world.servers["a"].bench.live().keys() == {1}
+    world.automatic = True
+    world.advance(2.0)
+    assert world.beat().deleted == [7]
+
+
+def test_a_disk_that_fails_its_check_is_told_to_the_operator_and_to_the_master() -> None:
+    world = writable()
+    assert details_of(world, "check-disk").disk.running
+    world.advance(1.0)
+    assert details_of(world).disk == DiskCheck(checked_at_ms=1000, bytes=2**20)
+    world.servers["a"].bench.disk.fail_syncs = 1
+    details_of(world, "check-disk")
+    world.advance(2.0)
+    found = details_of(world)
+    assert (found.disk.running, found.disk.problem) == (False, "injected: fdatasync failed")
+    assert found.read_only_reason == world.beat().read_only_reason == f"disk check: {found.disk.problem}"
 
 
 def test_before_the_engine_has_said_how_it_is_the_operator_is_put_off() -> None:

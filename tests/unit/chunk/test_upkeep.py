@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 
 from fabric.chunk.jobs import (
+    CheckDiskJob,
     CompactDone,
     CompactFollow,
     CompactionStatus,
     CompactJob,
+    DiskChecked,
     ScrubDone,
     ScrubFollow,
     ScrubJob,
     ScrubStatus,
     Status,
 )
-from fabric.chunk.upkeep import COMPACTION_IDLE_S, SCRUB_IDLE_S, Upkeep
+from fabric.chunk.upkeep import CHECK_PAUSE_S, COMPACTION_IDLE_S, SCRUB_IDLE_S, Upkeep
 from fabric.node.effects import Effect, Run
 from fabric.settings import Settings
+from fabric.wire.messages import DiskCheck
 
 RATE = 1_000_000
 SETTINGS = Settings(scrub_bytes_per_s=RATE, compaction_bytes_per_s=2 * RATE)
@@ -204,3 +207,46 @@ def test_a_scrub_is_on_order_until_its_first_slice_is_done() -> None:
     assert upkeep.is_scrub_ordered
     upkeep.on_scrubbed(scrubbed(), 0.1)
     assert not upkeep.is_scrub_ordered
+
+
+def checked(problem: str = "") -> DiskChecked:
+    return DiskChecked(DiskCheck(checked_at_ms=7, problem=problem), Status())
+
+
+def test_a_check_of_the_disk_goes_before_the_next_slice_and_alone() -> None:
+    upkeep = started()
+    assert isinstance(job_of(upkeep.on_tick(0.0)), ScrubJob)
+    upkeep.check_disk_now(0.1)
+    assert upkeep.disk == DiskCheck(running=True)
+    assert upkeep.next_deadline() is None, "a slice is under way"
+    assert isinstance(job_of(upkeep.on_scrubbed(scrubbed(), 0.2)), CheckDiskJob)
+    assert upkeep.next_deadline() is None
+    assert upkeep.on_tick(9.0) == []
+    assert upkeep.disk.running
+    assert isinstance(job_of(upkeep.on_disk_checked(checked("bad"), 9.0)), CompactJob)
+    assert upkeep.disk == DiskCheck(checked_at_ms=7, problem="bad")
+
+
+def test_a_check_needs_no_slice_to_be_due() -> None:
+    upkeep = started()
+    job_of(upkeep.on_tick(0.0))
+    job_of(upkeep.on_scrubbed(scrubbed(idle=True), 0.0))
+    assert upkeep.on_compacted(compacted(idle=True), 0.0) == []
+    upkeep.check_disk_now(1.0)
+    assert upkeep.next_deadline() == 1.0
+    assert isinstance(job_of(upkeep.on_tick(1.0)), CheckDiskJob)
+
+
+def test_checks_that_are_asked_for_together_are_one_and_the_next_comes_after_a_pause() -> None:
+    upkeep = started()
+    for _ in range(3):
+        upkeep.check_disk_now(0.0)
+    assert isinstance(job_of(upkeep.on_tick(0.0)), CheckDiskJob)
+    upkeep.check_disk_now(0.5)  # joins the one under way
+    following = job_of(upkeep.on_disk_checked(checked(), 1.0))
+    assert isinstance(following, ScrubJob)
+    assert not upkeep.disk.running
+    upkeep.check_disk_now(1.1)
+    assert isinstance(job_of(upkeep.on_scrubbed(scrubbed(idle=True), 1.2)), CompactJob)
+    assert upkeep.on_compacted(compacted(idle=True), 1.3) == []
+    assert upkeep.next_deadline() == 1.0 + CHECK_PAUSE_S
