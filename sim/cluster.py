@@ -53,7 +53,11 @@ class Cluster:
             make_client(world, f"client-{n + 1}", [p.process.endpoint for p in self.proxies], self.history)
             for n in range(clients)
         ]
-        hosts = [self.master, *self.chunks.values(), *self.proxies]
+        hosts: list[MasterHost | ChunkHost | ProxyHost] = [
+            self.master,
+            *self.chunks.values(),
+            *self.proxies,
+        ]
         for process in [*(host.process for host in hosts), *(client.process for client in self.clients)]:
             world.add(process)
 
@@ -84,10 +88,11 @@ class Cluster:
 
     def is_group_writable(self, group: int) -> bool:
         """Does the master, if it runs, hold this group for writable?"""
-        built = self.master.process.built
-        groups = built.role._groups if built is not None else None  # type: ignore[attr-defined]
-        found = groups.groups.get(group) if groups is not None else None
-        return found is not None and found.record is not None and groups.is_writable(found)
+        if not self.master.process.alive:
+            return False
+        groups = self.master.process.role._groups
+        found = groups.groups.get(group)
+        return found is not None and found.record is not None and bool(groups.is_writable(found))
 
     def is_writable(self) -> bool:
         """Does the master hold every group for writable, and does every member and every proxy know it?"""
@@ -96,17 +101,16 @@ class Cluster:
         if not all(map(self._is_told_to_write, self.chunks.values())):
             return False
         for host in self.proxies:
-            if host.process.built is None:
+            if not host.process.alive:
                 return False
-            view = host.process.built.role._context.view  # type: ignore[attr-defined]
+            view = host.process.role._context.view
             if len(view.writable_groups()) < len(self.groups()):
                 return False
         return True
 
     def _is_told_to_write(self, host: ChunkHost) -> bool:
-        built, master = host.process.built, self.master.process.built
-        if built is None or master is None:
+        if not host.process.alive or not self.master.process.alive:
             return False
-        standing = built.role._standing  # type: ignore[attr-defined]
-        record = master.role._groups.groups[host.group].record  # type: ignore[attr-defined]
-        return standing.mode == "RW" and standing.epoch == record.epoch
+        standing = host.process.role._standing
+        record = self.master.process.role._groups.groups[host.group].record
+        return bool(standing.mode == "RW" and standing.epoch == record.epoch)

@@ -15,7 +15,7 @@ from fabric.settings import MIB
 
 if TYPE_CHECKING:
     from sim.cluster import Cluster
-    from sim.hosts import ChunkHost
+    from sim.hosts import ChunkHost, MasterHost
     from sim.process import Process
 
 PAUSES_S = ((0.1, 2.5), (0.1, 2.5), (0.02, 0.6))
@@ -179,15 +179,16 @@ class Faults:
         self._world.after(self._rng.uniform(1.0, 8.0), make_room)
 
     def _jump(self) -> None:
-        host = self._rng.choice([*self._cluster.chunks.values(), self._cluster.master])
+        clocks: list[ChunkHost | MasterHost] = [*self._cluster.chunks.values(), self._cluster.master]
+        host = self._rng.choice(clocks)
         host.wall_offset_s += self._rng.choice([-3600.0, 3600.0])
         self._world.note("clock jumps", host.process.name, host.wall_offset_s)
 
     def _compact(self) -> None:
         process = self._chunk().process
         if process.built is not None and process.stopped_at is None:
-            role = process.built.role
-            self._rng.choice([role._upkeep.compact_now, role._upkeep.scrub_now])(self._world.now)  # type: ignore[attr-defined]
+            upkeep = process.role._upkeep
+            self._rng.choice([upkeep.compact_now, upkeep.scrub_now])(self._world.now)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -17,11 +17,12 @@ from fabric.master.role import MasterRole
 from fabric.master.store import store_worker
 from fabric.proxy.role import ProxyRole
 from fabric.settings import MIB, Settings
+from sim.crashes import keep_some
+from sim.disk import FakeDisk, PowerCut, keep_nothing
+from sim.index import MemoryIndexHome
 from sim.process import Built, LaneSpec, Process
+from sim.store import MemoryStore
 from sim.world import START_S, WALL_S
-from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_nothing, keep_some
-from tests.unit.chunk.memory_index import MemoryIndexHome
-from tests.unit.master.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from sim.world import World

@@ -12,6 +12,7 @@ Every message is encoded and decoded on its way.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -244,7 +245,7 @@ class Network:
             for key in lost:
                 del self._open[key]
                 sender = Sender(peer.endpoint, key[2])
-                process.later(NOTICE_S, lambda p=process, s=sender: p.unsent(s))
+                process.later(NOTICE_S, partial(process.unsent, sender))
 
     def _delay(self) -> float:
         rng = self._world.rng

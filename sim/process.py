@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,9 +70,7 @@ class Lane:
             duration_s = self._spec.duration_s(running.job)
             # The work may be done long before its result is known; half of the time at the last moment.
             works_at_s = duration_s * min(1.0, 2.0 * self._process.world.rng.random())
-            self._process.later(
-                works_at_s, lambda r=running, left=duration_s - works_at_s: self._work(r, left)
-            )
+            self._process.later(works_at_s, partial(self._work, running, duration_s - works_at_s))
 
     def _work(self, running: _Job, left_s: float) -> None:
         running.result = self._spec.run(running.job)
@@ -107,6 +106,12 @@ class Process:
         self._unsent: deque[Sender] = deque()
         self._doing = False
         self._tick_at: float | None = None
+
+    @property
+    def role(self) -> Any:
+        """The role of this life, open to faults and checkers, which look at what no message shows."""
+        assert self.built is not None
+        return self.built.role
 
     # --- life -------------------------------------------------------------------------------------
 

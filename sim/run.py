@@ -6,6 +6,7 @@ import gc
 import logging
 import traceback
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +19,7 @@ from sim.world import START_S as BEGIN_S
 from sim.world import TRACE_LINES, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fabric.node.effects import Effect
 
@@ -97,17 +98,15 @@ class Run:
         for checker in world.watchers.all:
             checker.at_end()
 
-    def _demand(self, seconds: float, until: object, otherwise: str) -> None:
-        if not self.world.run(seconds, until):  # type: ignore[arg-type]
+    def _demand(self, seconds: float, until: Callable[[], bool], otherwise: str) -> None:
+        if not self.world.run(seconds, until):
             raise Violation("liveness", f"{otherwise}, {seconds:.0f} s after faults ended")
 
     def _is_quiet(self) -> bool:
         """All deletes are done, and no damage is known that is not repaired."""
-        built = self.cluster.master.process.built
-        if built is None or not self.cluster.is_writable():
+        if not self.cluster.is_writable():
             return False
-        role = built.role
-        deletion = role._deletion  # type: ignore[attr-defined]
+        deletion = self.cluster.master.process.role._deletion
         hosts = [host for host in self.cluster.chunks.values() if host.scrubs]
         damaged = any(host.engine is None or host.engine.status().quarantined for host in hosts)
         return not deletion.total() and deletion.due_at() is None and not damaged
@@ -128,7 +127,7 @@ class Run:
         for worker in self.cluster.clients:
             state, value = history.state(f"{worker.name}/last"), worker.rng.randbytes(500)
             left += 1
-            worker.process.act(lambda w=worker, s=state, v=value: w.put_last(s, v, done))
+            worker.process.act(partial(worker.put_last, state, value, done))
         self._demand(20.0, lambda: left == 0, "a client cannot write")
         failed += [s.path for s in history.paths.values() if s.path.endswith("/last") and not s.is_certain]
         if failed:
@@ -136,7 +135,7 @@ class Run:
         for number, path in enumerate(list(history.paths)):
             worker = self.cluster.clients[number % len(self.cluster.clients)]
             left += 1
-            worker.process.act(lambda w=worker, p=path: w.read_path(p, done))
+            worker.process.act(partial(worker.read_path, path, done))
         self._demand(20.0, lambda: left == 0, "reads do not end")
         world.note("all read", len(history.paths))
 

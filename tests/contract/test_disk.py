@@ -13,7 +13,8 @@ import pytest
 from fabric.errors import DiskFailed, NoSpace
 from fabric.node.disk import Disk
 from fabric.node.os_disk import OsDisk, write_durably
-from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_all, keep_some
+from sim.crashes import keep_all, keep_some
+from sim.disk import FakeDisk, PowerCut
 
 
 @pytest.fixture(params=["os", "fake"])

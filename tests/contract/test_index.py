@@ -22,7 +22,7 @@ from fabric.chunk.index import (
 from fabric.chunk.leveldb_index import LevelDbHome
 from fabric.errors import DiskFailed
 from fabric.ids import bucket_of
-from tests.unit.chunk.memory_index import MemoryIndexHome
+from sim.index import MemoryIndexHome
 
 
 @pytest.fixture(params=["leveldb", "memory"])

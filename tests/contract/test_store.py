@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fabric.master.delta import DeltaStore
 from fabric.master.leveldb_store import open_store
 from fabric.master.store import Store, WriteBatch, Written, store_worker
-from tests.unit.master.memory_store import MemoryStore
+from sim.store import MemoryStore
 
 
 @pytest.fixture(params=["memory", "leveldb"])

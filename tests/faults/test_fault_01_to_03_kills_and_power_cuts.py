@@ -8,18 +8,11 @@ import pytest
 
 from fabric.chunk.data_file import file_name
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
+from sim.crashes import keep_all, keep_bytes_only, keep_names_only
+from sim.disk import Change, NameChange, PowerCut, keep_nothing
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.crash_scenes import Scene
 from tests.unit.chunk.engine_bench import Bench, payload_of
-from tests.unit.chunk.fake_disk import (
-    Change,
-    NameChange,
-    PowerCut,
-    keep_all,
-    keep_bytes_only,
-    keep_names_only,
-    keep_nothing,
-)
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 FILE = file_name(1)
 RECORD = record_bytes(100)

@@ -7,10 +7,10 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES, record_bytes
 from fabric.wire.messages import FragmentData, ReadFragment
+from sim.crashes import keep_all
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.engine_bench import Bench, delete, payload_of
-from tests.unit.chunk.fake_disk import keep_all
 from tests.unit.chunk.ledger import audit
-from tests.unit.chunk.memory_index import MemoryIndexHome
 from tests.unit.chunk.role_world import GROUP, World
 
 FILE = file_name(1)

@@ -9,9 +9,10 @@ import pytest
 from fabric.chunk.data_file import ALLOCATE_BYTES, file_name
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
 from fabric.settings import MIB, Settings
+from sim.crashes import keep_all
+from sim.disk import FakeDisk
 from tests.unit.chunk.crash_scenes import SETTINGS, Scene
 from tests.unit.chunk.engine_bench import Bench, delete, item, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk, keep_all
 from tests.unit.chunk.ledger import audit
 from tests.unit.chunk.role_world import World
 

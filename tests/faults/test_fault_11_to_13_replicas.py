@@ -24,8 +24,8 @@ from fabric.wire.messages import (
     Stored,
     StoreFragment,
 )
+from sim.disk import Gate
 from tests.unit.chunk.engine_bench import Bench, checksum_of, delete, item, payload_of
-from tests.unit.chunk.fake_disk import Gate
 from tests.unit.chunk.role_world import GROUP
 from tests.unit.chunk.role_world import World as ChunkWorld
 from tests.unit.proxy.world import ONE_GROUP, TWO_GROUPS, checksum

@@ -11,6 +11,9 @@ from contextlib import suppress
 import pytest
 
 from fabric.chunk.jobs import CompactDone, CompactJob
+from sim.crashes import keep_all, ways_to_crash
+from sim.disk import FakeDisk, PowerCut
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.crash_scenes import (
     Scene,
     old_tombstones,
@@ -18,8 +21,6 @@ from tests.unit.chunk.crash_scenes import (
     tombstones_apart_from_what_they_delete,
 )
 from tests.unit.chunk.engine_bench import Bench
-from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_all, ways_to_crash
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 PREPARATIONS = [three_files_with_garbage, old_tombstones, tombstones_apart_from_what_they_delete]
 Company = Callable[["Shift"], object]

@@ -28,10 +28,11 @@ from fabric.chunk.jobs import (
 from fabric.chunk.record import RECORD_HEADER_BYTES
 from fabric.errors import DiskFailed
 from fabric.settings import Settings
+from sim.crashes import keep_some, ways_to_crash
+from sim.disk import FakeDisk, PowerCut, keep_nothing
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.engine_bench import Bench, delete, item, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_nothing, keep_some, ways_to_crash
 from tests.unit.chunk.ledger import DAMAGED, Ledger
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 SIZES = (0, 1, 100, 700, 3000, 9000, 20_000)
 """Of fragments; the largest is larger than a data file."""

@@ -10,8 +10,8 @@ import pytest
 
 from fabric.chunk.data_file import file_name
 from fabric.chunk.record import SUPERBLOCK_BYTES
+from sim.disk import Change, NameChange, PowerCut
 from tests.unit.chunk.engine_bench import Bench, item
-from tests.unit.chunk.fake_disk import Change, NameChange, PowerCut
 
 PART_BYTES = SUPERBLOCK_BYTES // 2 + 10
 """Of the superblock: one sound copy."""

@@ -12,9 +12,9 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import CompactDone, CompactJob
 from fabric.errors import DiskFailed
+from sim.disk import PowerCut
 from tests.unit.chunk.crash_scenes import SETTINGS
 from tests.unit.chunk.engine_bench import Bench, delete
-from tests.unit.chunk.fake_disk import PowerCut
 
 
 class Clock:

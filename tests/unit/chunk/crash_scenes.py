@@ -16,10 +16,11 @@ from fabric.chunk.jobs import CompactDone, CompactJob, ScrubDone, ScrubJob
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
 from fabric.errors import DiskFailed, NoSpace
 from fabric.settings import Settings
+from sim.crashes import keep_all
+from sim.disk import FakeDisk, PowerCut
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.engine_bench import Bench, delete, item
-from tests.unit.chunk.fake_disk import FakeDisk, PowerCut, keep_all
 from tests.unit.chunk.ledger import Ledger
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 RECORD = record_bytes(100)
 KEEP_S = 50

@@ -28,8 +28,8 @@ from fabric.chunk.jobs import (
     WriteDone,
 )
 from fabric.settings import BUCKETS, Settings
-from tests.unit.chunk.fake_disk import FakeDisk
-from tests.unit.chunk.memory_index import MemoryIndexHome
+from sim.disk import FakeDisk
+from sim.index import MemoryIndexHome
 
 UUID = bytes(range(16))
 GROUP, EPOCH = 1, 7

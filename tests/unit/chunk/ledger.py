@@ -22,9 +22,10 @@ from fabric.chunk.index import FileTotals
 from fabric.chunk.jobs import DeleteItem, StoreItem
 from fabric.chunk.totals import Totals
 from fabric.ids import bucket_of
+from sim.crashes import keep_all
+from sim.disk import PowerCut
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.engine_bench import Bench, delete, item, payload_of
-from tests.unit.chunk.fake_disk import PowerCut, keep_all
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 ABSENT = "NO_FRAGMENT"
 DAMAGED = ("BAD_CHECKSUM", ABSENT)

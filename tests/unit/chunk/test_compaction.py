@@ -11,8 +11,8 @@ from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import CompactDone, CompactFollow, CompactJob
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
 from fabric.settings import Settings
+from sim.disk import FakeDisk
 from tests.unit.chunk.engine_bench import Bench, delete, item, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk
 
 HOUR_MS = 3_600_000
 SMALL_FILES = Settings(data_file_bytes_max=64 * 1024, reserve_bytes=0, checkpoint_bytes=2**40)

@@ -15,9 +15,9 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import CompactDone, CompactJob
 from fabric.chunk.record import SUPERBLOCK_BYTES
+from sim.disk import PowerCut
 from tests.unit.chunk.crash_scenes import KEEP_S, RECORD, SETTINGS, Scene, cut_before
 from tests.unit.chunk.engine_bench import Bench
-from tests.unit.chunk.fake_disk import PowerCut
 
 IN_A_FILE = 20
 LARGE = msgspec.structs.replace(SETTINGS, data_file_bytes_max=SUPERBLOCK_BYTES + IN_A_FILE * RECORD)

@@ -1,8 +1,8 @@
 """The engine is stopped before every single step, in everything that it does.
 
-After each stop the disk is left in several ways that its contract allows (see ``fake_disk``), the index with
-any part of what it had not made durable, and a new engine starts.  Then the ledger must hold, the new
-engine must go on as if nothing had been, and the data files alone must tell the same.
+After each stop the disk is left in several ways that its contract allows (see ``sim/crashes.py``), the
+index with any part of what it had not made durable, and a new engine starts.  Then the ledger must hold,
+the new engine must go on as if nothing had been, and the data files alone must tell the same.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from contextlib import suppress
 import pytest
 
 from fabric.errors import DiskFailed, NoSpace
+from sim.crashes import keep_all, ways_to_crash
+from sim.disk import FakeDisk
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.crash_scenes import KEEP_S, PLAYS, Play, Scene, drive, some_randomness
 from tests.unit.chunk.engine_bench import Bench, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk, keep_all, ways_to_crash
 from tests.unit.chunk.ledger import Ledger, known_kinds
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 pytestmark = pytest.mark.slow
 EVERY_PLAY = pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.name)

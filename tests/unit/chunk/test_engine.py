@@ -14,8 +14,8 @@ from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
 from fabric.node.disk import Buffer
 from fabric.settings import Settings, settings_from
 from fabric.wire.messages import BucketEntry
+from sim.disk import FakeDisk, FakeFile
 from tests.unit.chunk.engine_bench import SMALL, Bench, checksum_of, delete, item, payload_of
-from tests.unit.chunk.fake_disk import FakeDisk, FakeFile
 
 FILE = file_name(1)
 

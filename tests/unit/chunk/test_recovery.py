@@ -18,9 +18,10 @@ from fabric.chunk.record import (
 )
 from fabric.chunk.scan import Gap, scan
 from fabric.settings import Settings
+from sim.crashes import keep_some
+from sim.disk import Change, FakeDisk
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.engine_bench import SMALL, UUID, Bench, checksum_of, delete, item, payload_of
-from tests.unit.chunk.fake_disk import Change, FakeDisk, keep_some
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 FILE = file_name(1)
 RECORD = record_bytes(100)

@@ -7,9 +7,9 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.errors import DiskFailed
 from fabric.wire.messages import BucketEntry
+from sim.crashes import keep_all
 from tests.unit.chunk.crash_scenes import SETTINGS
 from tests.unit.chunk.engine_bench import Bench, checksum_of, delete, payload_of
-from tests.unit.chunk.fake_disk import keep_all
 from tests.unit.chunk.ledger import audit
 
 

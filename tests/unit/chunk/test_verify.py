@@ -10,6 +10,9 @@ from fabric.chunk.index import Counters, Entry, IndexLost
 from fabric.chunk.jobs import CompactDone, CompactJob
 from fabric.chunk.record import FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock, encode_superblock
 from fabric.chunk.verify import Verified, verify
+from sim.crashes import ways_to_crash
+from sim.disk import FakeDisk
+from sim.index import MemoryIndexHome
 from tests.unit.chunk.crash_scenes import (
     PLAYS,
     RECORD,
@@ -22,8 +25,6 @@ from tests.unit.chunk.crash_scenes import (
     some_randomness,
 )
 from tests.unit.chunk.engine_bench import UUID, Bench, delete
-from tests.unit.chunk.fake_disk import FakeDisk, ways_to_crash
-from tests.unit.chunk.memory_index import MemoryIndexHome
 
 FIRST = "00000001.data"
 ROTTING = (repair, compact_damage, compact_with_company)

@@ -24,7 +24,7 @@ from fabric.wire.messages import (
     Message,
     Topology,
 )
-from tests.unit.master.memory_store import MemoryStore
+from sim.store import MemoryStore
 
 GIB = 1024**3
 SETTINGS = Settings(lease_s=4.0, fid_lease_s=600.0, delete_grace_s=30.0)

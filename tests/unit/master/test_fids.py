@@ -12,8 +12,8 @@ from fabric.master.delta import DeltaStore
 from fabric.master.fids import FidLeases
 from fabric.node.effects import Effect, Reply
 from fabric.wire.messages import ClusterStatus, FidLease, GetStatus, LeaseFids
+from sim.store import MemoryStore
 from tests.unit.master.bench import MasterBench
-from tests.unit.master.memory_store import MemoryStore
 
 
 def leases_in(effects: list[Effect]) -> list[FidLease]:

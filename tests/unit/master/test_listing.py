@@ -7,8 +7,8 @@ from fabric.master.listing import list_objects
 from fabric.master.records import ObjectRecord, encode
 from fabric.master.store import Pair
 from fabric.wire.messages import ListObjects
+from sim.store import MemoryStore
 from tests.unit.master.bench import MasterBench
-from tests.unit.master.memory_store import MemoryStore
 
 RECORD = encode(ObjectRecord(1, 0, 1, 0, "", {}, False))
 
