@@ -104,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At which compaction reads and writes; each record counts as ``UPKEEP_RECORD_BYTES`` more."""
     compaction_garbage_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
     """A data file with this share of garbage is compacted."""
+    audit_interval_s: float = 900.0
+    """Between two comparisons of a server's fragments with the catalog, which find what nothing names."""
     tombstone_keep_s: float = 3600.0
     """A tombstone stays at least so long, for stores of its fid that are still under way."""
 

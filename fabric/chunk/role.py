@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from fabric.chunk.audit import Audit
 from fabric.chunk.catch_up import CatchUp
 from fabric.chunk.deletions import Deletions
 from fabric.chunk.details import chunk_details
@@ -51,6 +52,7 @@ from fabric.wire.messages import (
     AbortFragment,
     Assignment,
     BucketEntries,
+    BucketEntry,
     Buckets,
     FragmentAborted,
     FragmentData,
@@ -109,6 +111,16 @@ class ChunkRole:
         self._repairs = Repairs(self._puller, self._standing, rng)
         self._upkeep = Upkeep(settings)
         self._deletions = Deletions()
+        self._audit = Audit(
+            server,
+            master,
+            settings,
+            self._calls,
+            self._standing,
+            spread=(incarnation % 1024 + 1) / 1024,
+            missing=self._on_missing,
+        )
+        self._told_audit = 1.0
         self._catch_up: CatchUp | None = None
         self._wants_catch_up = False
         self._status: Status | None = None
@@ -156,6 +168,7 @@ class ChunkRole:
     def on_tick(self, now: float) -> list[Effect]:
         """Calls that ran out, the heartbeat, the next round of catching up."""
         effects = self._calls.on_tick(now) + self._repairs.on_tick(now) + self._upkeep.on_tick(now)
+        effects += self._audit.on_tick(now)
         if self._catch_up is not None:
             effects += self._catch_up.on_tick(now)
         beat = self._link.on_tick(now)
@@ -172,6 +185,7 @@ class ChunkRole:
             self._catch_up.next_deadline() if self._catch_up is not None else None,
             self._repairs.next_deadline(),
             self._upkeep.next_deadline(),
+            self._audit.next_deadline(),
         )
         return min((at for at in deadlines if at is not None), default=None)
 
@@ -183,6 +197,8 @@ class ChunkRole:
         synced = self._synced()
         if synced != self._told_synced:
             self._told_synced = synced
+            self._link.soon(now)
+        if self._audit.progress == 1.0 and self._told_audit < 1.0:
             self._link.soon(now)
         return effects
 
@@ -356,6 +372,7 @@ class ChunkRole:
 
     def _heartbeat(self, deadline_ms: int) -> Heartbeat:
         standing, status = self._standing, self._status
+        self._told_audit = self._audit.progress
         assert status is not None, "the first heartbeat follows the first status"
         return Heartbeat(
             deadline_ms=deadline_ms,
@@ -376,6 +393,8 @@ class ChunkRole:
             deleted=self._deletions.confirmed(),
             quarantined=status.quarantined,
             garbage_bytes=status.garbage_bytes,
+            audit=self._audit.number,
+            audit_progress=self._told_audit,
         )
 
     def _synced(self) -> bytes:
@@ -384,6 +403,7 @@ class ChunkRole:
     def _on_adopted(self, assignment: Assignment, changed: bool, now: float) -> list[Effect]:
         for fid in self._deletions.order(assignment.deletes):
             self._delete(fid)
+        self._audit.on_assigned(assignment.audit, now)
         if changed:
             if self._catch_up is not None:
                 self._catch_up.stop()
@@ -391,6 +411,10 @@ class ChunkRole:
             self._told_synced = b""
             self._wants_catch_up = assignment.mode == SYNC
         return []
+
+    def _on_missing(self, entries: Sequence[BucketEntry], now: float) -> list[Effect]:
+        log.warning("%d fragments of objects are missing here; asking the other members", len(entries))
+        return [effect for entry in entries for effect in self._repairs.add(entry, now)]
 
     def _delete(self, fid: int) -> None:
         def on_done(error: FabricError | None, now: float) -> list[Effect]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from fabric.errors import BadRequest, FidExpired, Internal, NotFound
-from fabric.master import keys, pages
+from fabric.master import keys, pages, references
 from fabric.master.delta import DeltaStore
 from fabric.master.fids import FidLeases
 from fabric.master.operation_ids import OperationIds
@@ -20,7 +20,7 @@ from fabric.master.paths import check_path
 from fabric.master.records import ObjectRecord, decode_object
 from fabric.master.store import Reader
 from fabric.master.transaction import Transaction
-from fabric.wire.messages import Commit, Committed, Found, FragmentRef, Fragments, Opened
+from fabric.wire.messages import Commit, Committed, Found, FragmentRef, Fragments, Moved, Opened
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -31,6 +31,17 @@ class Applied(msgspec.Struct, frozen=True):
     """To be remembered; empty when this was a repetition."""
     doomed: Sequence[int] = ()
     stale_paths: Sequence[str] = ()
+
+
+class Relocation(msgspec.Struct, frozen=True):
+    """What came of a ``Relocate``."""
+
+    named: list[bool]
+    """For each fragment: an object names the new one now."""
+    left: Sequence[FragmentRef] = ()
+    """Old ones that objects named until now."""
+    doomed: Sequence[int] = ()
+    """Ids of objects without a path that hold those."""
 
 
 class Catalog:
@@ -77,6 +88,42 @@ class Catalog:
         self._fids.mark_used(transaction.fids)
         batch.absorb(delta)
         return Applied(answer, commit.operation_id, transaction.doomed, transaction.stale_paths)
+
+    def relocate(self, delta: DeltaStore, moved: Sequence[Moved], now: float) -> Relocation:
+        """Let objects name fragments where they were moved to.  What cannot be any more is left as it is."""
+        named: list[bool] = []
+        left: list[FragmentRef] = []
+        for move in moved:
+            if references.find(delta, move.target.group, move.target.fid) is not None:
+                named.append(True)  # said before: a fid is named once
+                continue
+            named.append(self._relocate_one(delta, move, now))
+            if named[-1]:
+                left.append(move.source)
+        if not left:
+            return Relocation(named)
+        # Readers may have the old fragments on their list: they get the time that a delete gives them.
+        self._generation += 1
+        delta.put(keys.GENERATION, keys.number(self._generation))
+        pages.append(delta, self._generation, 0, 0, 0, left)
+        delta.put(keys.doomed_key(self._generation), b"")
+        return Relocation(named, left, [self._generation])
+
+    def _relocate_one(self, delta: DeltaStore, move: Moved, now: float) -> bool:
+        source, target = move.source, move.target
+        reference = references.find(delta, source.group, source.fid)
+        if reference is None or delta.get(keys.doomed_key(reference.object_id)) is not None:
+            return False
+        if (target.length, target.checksum) != (source.length, source.checksum):
+            return False
+        try:
+            self._check_fragment(target, set(), now)
+        except (BadRequest, FidExpired):
+            return False
+        if not pages.replace(delta, reference.object_id, reference.start, source, target):
+            return False
+        self._fids.mark_used([target.fid])
+        return True
 
     def _check_fragment(self, fragment: FragmentRef, taken: set[int], now: float) -> None:
         fid = fragment.fid

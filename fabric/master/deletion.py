@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from fabric.master import keys, pages
+from fabric.master import keys, pages, references
 from fabric.master.delta import DeltaStore
 from fabric.master.store import Reader
 
@@ -73,6 +73,7 @@ class Deletion:
             found = pages.pages_of(delta, object_id, budget)
             for key, fragments in found:
                 delta.delete(key)
+                references.remove(delta, fragments)
                 for fragment in fragments:
                     for server in self._members_of(fragment.group):
                         added[server] += _add(delta, server, fragment.fid)
@@ -84,6 +85,26 @@ class Deletion:
         def on_durable() -> None:
             for _ in range(done):
                 self._doomed.popleft()
+            self._counts += added
+
+        return on_durable
+
+    def is_doomed(self, object_id: int) -> bool:
+        """Is this object, durably, about to be taken apart?"""
+        return self._store.get(keys.doomed_key(object_id)) is not None
+
+    def doomed_count(self) -> int:
+        """Objects that wait to be taken apart."""
+        return len(self._doomed)
+
+    def order(self, delta: DeltaStore, group: int, fids: Iterable[int]) -> Callable[[], None]:
+        """Have every member of a group delete these.  Call what is returned once the delta is durable."""
+        added: Counter[str] = Counter()
+        for fid in fids:
+            for server in self._members_of(group):
+                added[server] += _add(delta, server, fid)
+
+        def on_durable() -> None:
             self._counts += added
 
         return on_durable

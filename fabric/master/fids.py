@@ -4,7 +4,10 @@ The high-water mark is durable before a range is told to anybody, so whatever ha
 two, the fids of that range are lost rather than given again.  A lease is a promise about commits:
 while it lives, a commit may name its fids; afterwards none may, so fragments that no commit has named
 by then are garbage for certain.  Leases are kept in memory.  After a restart nobody knows them, and
-every fid below the high-water mark counts as leased for one more lease time.
+every fid from the horizon to the high-water mark counts as leased for one more lease time.
+
+The *horizon* is durable too: all fids below it have expired, and no restart brings them back.  What no
+object names below it is an orphan for ever.
 
 While a lease lives, a bit for each of its fids tells whether a commit named it: a fragment must not
 become part of two objects, because deleting one would take it from the other.  This catches mistakes
@@ -45,6 +48,9 @@ class FidLeases:
         self._lease_s = lease_s
         self.high_water = FID_FIRST
         """Fids from here on were never leased."""
+        self.horizon = FID_FIRST
+        """Fids below it have expired, whatever happens."""
+        self._granted_to = FID_FIRST
         self._leases: list[_Lease] = []
         self._firsts: list[int] = []
 
@@ -53,8 +59,12 @@ class FidLeases:
         value = store.get(keys.FIDS)
         if value is None:
             return
-        self.high_water = keys.to_number(value)
-        self.grant(FID_FIRST, self.high_water - FID_FIRST, now)
+        self.high_water = self._granted_to = keys.to_number(value)
+        horizon = store.get(keys.HORIZON)
+        if horizon is not None:
+            self.horizon = keys.to_number(horizon)
+        if self.horizon < self.high_water:
+            self.grant(self.horizon, self.high_water - self.horizon, now)
 
     def reserve(self, delta: DeltaStore, count: int, now: float) -> int:
         """Move the high-water mark; returns the first fid of the range, not to be told before the
@@ -71,6 +81,19 @@ class FidLeases:
         """The range is durable: its lease begins.  Ranges come in rising order."""
         self._leases.append(_Lease(first, first + count, now + self._lease_s))
         self._firsts.append(first)
+        self._granted_to = first + count
+
+    def move_horizon(self, delta: DeltaStore, now: float) -> int:
+        """Take it as far as leases have run out; returns it.  It holds once the delta is durable.
+
+        A range that is reserved and not granted yet lies behind it.
+        """
+        self._expire(now)
+        reached = self._leases[0].first if self._leases else self._granted_to
+        if reached > self.horizon:
+            self.horizon = reached
+            delta.put(keys.HORIZON, keys.number(reached))
+        return self.horizon
 
     def is_live(self, fid: int, now: float) -> bool:
         """May a commit name this fid?"""

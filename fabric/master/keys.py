@@ -3,34 +3,48 @@
 ========================================  ===========================================================
 ``o/<path>``                              object: ``ObjectRecord``
 ``f/<object id><start offset>``           a page of its fragments: list of ``FragmentRef``
+``r/<group><bucket><fid>``                which page names a fragment: object id, start offset
 ``x/<object id>``                         a doomed object: no path leads to it, its pages still exist
 ``d/<server> 00 <fid>``                   fragment that this server has yet to delete
 ``i/<operation id>``                      answer to a commit: its number, then ``Committed``
 ``n/<server>``                            chunk server: ``NodeRecord``
 ``g/<group>``                             group: ``GroupRecord``
+``t/<task>``                              task of an operator: ``TaskRecord``
+``e/<number>``                            event: ``EventRecord``
 ``m/term``  ``m/generation``  ``m/fids``  counters
+``m/horizon``                             all fids below it have expired
+``m/references``                          up to which page ``r/`` is complete; empty: all of it
 ========================================  ===========================================================
 
-Numbers are 8 bytes, big endian, so that they sort by value.  Paths and server names are UTF-8.
+Numbers are 8 bytes, a bucket is 1, big endian, so that they sort by value.  Paths and server names are UTF-8.
 """
 
 from __future__ import annotations
 
 import struct
 
+from fabric.ids import bucket_of
+
 _NUMBER = struct.Struct(">Q")
 _PAIR = struct.Struct(">QQ")
+_REFERENCE = struct.Struct(">QBQ")
 
 TERM = b"m/term"
 GENERATION = b"m/generation"
 FIDS = b"m/fids"
+HORIZON = b"m/horizon"
+REFERENCES_BUILT = b"m/references"
 
 OBJECTS = b"o/"
+PAGES = b"f/"
+REFERENCES = b"r/"
 DOOMED = b"x/"
 DELETES = b"d/"
 OPERATIONS = b"i/"
 NODES = b"n/"
 GROUPS = b"g/"
+TASKS = b"t/"
+EVENTS = b"e/"
 
 OFFSET_MAX = 2**64 - 1
 
@@ -64,6 +78,37 @@ def object_key(path: str) -> bytes:
 def page_key(object_id: int, start: int) -> bytes:
     """Of the page whose first byte is at ``start``."""
     return b"f/" + _PAIR.pack(object_id, start)
+
+
+def page_of(key: bytes) -> tuple[int, int]:
+    """Object id and start offset that a page's key, or the value of a reference, names."""
+    object_id, start = _PAIR.unpack_from(key, len(key) - _PAIR.size)
+    return object_id, start
+
+
+def reference_key(group: int, fid: int) -> bytes:
+    """Of what names a fragment."""
+    return b"r/" + _REFERENCE.pack(group, bucket_of(fid), fid)
+
+
+def reference_value(object_id: int, start: int) -> bytes:
+    """The page that names a fragment."""
+    return _PAIR.pack(object_id, start)
+
+
+def references_prefix(group: int, bucket: int | None = None) -> bytes:
+    """Of all fragments of a group that something names, or of one bucket of them."""
+    return b"r/" + _NUMBER.pack(group) + (b"" if bucket is None else bytes([bucket]))
+
+
+def task_key(task: int) -> bytes:
+    """Of an operator's task."""
+    return b"t/" + _NUMBER.pack(task)
+
+
+def event_key(event: int) -> bytes:
+    """Of an event."""
+    return b"e/" + _NUMBER.pack(event)
 
 
 def doomed_key(object_id: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fabric.master import keys
+from fabric.master import keys, references
 from fabric.master.delta import DeltaStore
 from fabric.master.records import decode_page, encode
 from fabric.master.store import Reader
@@ -31,6 +31,7 @@ def append(
     room = FRAGMENTS_PER_PAGE_MAX - last_count if last_count else 0
     if room:
         head = fragments[:room]
+        references.add(delta, object_id, last_start, head)
         value = delta.get(keys.page_key(object_id, last_start))
         assert value is not None, "an object's record names its last page"
         delta.put(keys.page_key(object_id, last_start), encode([*decode_page(value), *head]))
@@ -40,9 +41,24 @@ def append(
     for first in range(0, len(fragments), FRAGMENTS_PER_PAGE_MAX):
         page = fragments[first : first + FRAGMENTS_PER_PAGE_MAX]
         delta.put(keys.page_key(object_id, size), encode(page))
+        references.add(delta, object_id, size, page)
         last_start, last_count = size, len(page)
         size += sum(fragment.length for fragment in page)
     return size, last_start, last_count
+
+
+def replace(delta: DeltaStore, object_id: int, start: int, old: FragmentRef, new: FragmentRef) -> bool:
+    """Let a page name ``new``, of the same length, in the place of ``old``; False when it names no such."""
+    key = keys.page_key(object_id, start)
+    value = delta.get(key)
+    page = decode_page(value) if value is not None else []
+    if old not in page:
+        return False
+    page[page.index(old)] = new
+    delta.put(key, encode(page))
+    references.remove(delta, [old])
+    references.add(delta, object_id, start, [new])
+    return True
 
 
 def page_at(

@@ -14,7 +14,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from fabric.errors import BadRequest, Busy, DeadlineExceeded, FabricError, Refused, Unavailable
-from fabric.master import keys
+from fabric.master import keys, references
+from fabric.master.audit import Audits
 from fabric.master.catalog import Catalog
 from fabric.master.deletion import Deletion
 from fabric.master.delta import DeltaStore
@@ -33,6 +34,7 @@ from fabric.settings import MIB, Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
     AppendOperation,
+    AuditFragments,
     Commit,
     FidLease,
     GetStatus,
@@ -48,6 +50,8 @@ from fabric.wire.messages import (
     Ping,
     Pong,
     PutOperation,
+    Relocate,
+    Relocated,
     ReportFailure,
     Request,
     ServerStatusSet,
@@ -97,6 +101,7 @@ class MasterRole:
         )
         self._groups = Groups(self._membership, self._deletion, replicas, int(settings.lease_s * 1000))
         self._catalog = Catalog(store, self._fids, self._operation_ids, self._groups.is_group)
+        self._audits = Audits(self._deletion, self._fids)
         self._publisher = TopologyPublisher(self._membership, self._groups)
         self._operator = Operator(self._membership, self._groups, self._deletion, version)
         self._upkeep = Upkeep(self._journal, self._deletion, self._operation_ids)
@@ -106,6 +111,8 @@ class MasterRole:
             LeaseFids: self._on_lease_fids,
             SetServerStatus: self._on_set_server_status,
             ReportFailure: self._on_report_failure,
+            AuditFragments: self._on_audit,
+            Relocate: self._on_relocate,
             Stat: lambda m, sender, now: [Reply(sender, self._catalog.stat(m.path))],
             Open: lambda m, sender, now: [Reply(sender, self._catalog.open(m.path, m.offset))],
             ListFragments: lambda m, sender, now: [
@@ -133,17 +140,25 @@ class MasterRole:
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
-        def begin(delta: DeltaStore, now: float) -> After:
+        return self._journal.submit(lambda delta, now: self._begin(delta, term), now)
+
+    def _begin(self, delta: DeltaStore, term: int) -> After:
+        """Make the term durable, after references for what an earlier version has stored."""
+        is_built = references.is_built(delta)
+        if is_built:
+            delta.put(keys.REFERENCES_BUILT, b"")
             delta.put(keys.TERM, keys.number(term))
+        else:
+            references.build(delta)
 
-            def on_durable(now: float) -> list[Effect]:
-                self._term = term
-                self._publisher.start(term)
-                return []
+        def on_durable(now: float) -> list[Effect]:
+            if not is_built:
+                return self._journal.submit(lambda delta, now: self._begin(delta, term), now)
+            self._term = term
+            self._publisher.start(term)
+            return []
 
-            return on_durable
-
-        return self._journal.submit(begin, now)
+        return on_durable
 
     def receive(
         self, message: object, sender: Sender, now: float, payload: Payload | None = None
@@ -248,6 +263,23 @@ class MasterRole:
                 )
         return [Reply(sender, Noted())]
 
+    def _on_audit(self, page: AuditFragments, sender: Sender, now: float) -> list[Effect]:
+        self._check_room()
+        node = self._membership.nodes.get(page.server)
+        if node is None or node.group != page.group:
+            raise BadRequest(f"{page.server} is no member of group {page.group}")
+
+        def judge(delta: DeltaStore, now: float) -> After:
+            verdict = self._audits.judge(delta, page, now)
+
+            def on_durable(now: float) -> list[Effect]:
+                verdict.on_durable()
+                return [Reply(sender, verdict.answer)]
+
+            return on_durable
+
+        return self._change(page, sender, now, judge)
+
     # --- proxies ----------------------------------------------------------------------------------
 
     def _on_lease_fids(self, message: LeaseFids, sender: Sender, now: float) -> list[Effect]:
@@ -284,6 +316,20 @@ class MasterRole:
             return on_durable
 
         return self._change(message, sender, now, commit, _weight_bytes(message))
+
+    def _on_relocate(self, message: Relocate, sender: Sender, now: float) -> list[Effect]:
+        self._check_room()
+
+        def relocate(delta: DeltaStore, now: float) -> After:
+            done = self._catalog.relocate(delta, message.moved, now)
+
+            def on_durable(now: float) -> list[Effect]:
+                self._deletion.on_doomed(done.doomed, now)
+                return [Reply(sender, Relocated(done.named))]
+
+            return on_durable
+
+        return self._change(message, sender, now, relocate)
 
     def _check_room(self) -> None:
         if len(self._journal) >= QUEUE_MAX or self._journal.queued_bytes >= QUEUE_BYTES_MAX:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from fabric.chunk.role import ChunkRole
@@ -17,6 +18,8 @@ from fabric.settings import Settings
 from fabric.wire import codec
 from fabric.wire.messages import (
     Assignment,
+    Audited,
+    AuditFragments,
     Failed,
     FragmentStored,
     Heartbeat,
@@ -30,7 +33,7 @@ from tests.unit.chunk.engine_bench import Bench, checksum_of, payload_of
 MASTER = "tcp://master:7400"
 GROUP = 1
 CLIENT = b"client"
-SETTINGS = Settings(data_file_bytes_max=4 * 1024 * 1024, reserve_bytes=0)
+SETTINGS = Settings(data_file_bytes_max=4 * 1024 * 1024, reserve_bytes=0, audit_interval_s=1e9)
 
 
 def endpoint(server: str) -> str:
@@ -73,6 +76,9 @@ class World:
         self.replies: dict[int, tuple[Message, Any]] = {}
         """What clients were answered, by request id."""
         self.beats: list[Heartbeat] = []
+        self.audits: list[AuditFragments] = []
+        self.judge: Callable[[AuditFragments], Message] = lambda page: Audited([], 0)
+        """What the master answers to a page of an audit."""
         self.sent: list[tuple[str, Send]] = []
         """Every request between servers: (who asked, what)."""
         self.cut: set[str] = set()
@@ -229,6 +235,12 @@ class World:
     def _send(self, server: Server, effect: Send) -> None:
         codec.decode(codec.encode(1, effect.message))
         sender = Sender(effect.endpoint, effect.request_id)
+        if effect.endpoint == MASTER and isinstance(effect.message, AuditFragments):
+            self.audits.append(effect.message)
+            is_cut = "master" in self.cut
+            answer = codec.failed(Unavailable("cut")) if is_cut else self.judge(effect.message)
+            self._events.append((server.name, answer, sender, None))
+            return
         if effect.endpoint == MASTER:
             assert isinstance(effect.message, Heartbeat)
             if "master" in self.cut:
