@@ -1,0 +1,1 @@
+"""How the fabric heals, and what clients notice of it: ``python -m bench.healing``."""
