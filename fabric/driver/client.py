@@ -75,8 +75,11 @@ class Client:
         payload: Any = None,
         *,
         patience_s: float | None = None,
+        not_again: type[FabricError] | None = None,
     ) -> tuple[Answer, Any]:
         """Ask until there is an answer of type ``kind`` or patience ends; returns it with its payload.
+
+        An error of type ``not_again`` is raised at once, retryable or not.
 
         ``message.deadline_ms`` is set here.  Raises the FabricError that the last answer stood for.
         """
@@ -98,6 +101,8 @@ class Client:
                 pause_s = min(pause_s * 2, PAUSE_S_MAX)
                 pause = pause_s * self._rng.uniform(0.5, 1.0)
                 if not error.retryable or self._loop.time() + pause >= give_up_at:
+                    raise
+                if not_again is not None and isinstance(error, not_again):
                     raise
             await asyncio.sleep(pause)
 

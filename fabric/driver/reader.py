@@ -3,6 +3,9 @@
 The window starts at one fragment and grows only when the consumer had to wait for bytes: a fast one
 soon has several reads under way, a slow one never holds more memory than it needs.
 
+A fragment may be moved to another group while an object is read.  When no replica has it where the page said,
+the page is asked for again, and what it says by then counts.
+
 Reading ahead takes bytes from a budget that all readers share, and never waits for them.  The piece
 that the consumer waits for is read in any case: readers that are slow to consume, and so hold on to
 their part of the budget, cannot stop the others.
@@ -12,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import xxhash
 
-from fabric.errors import BadChecksum, NoGoodCopy, Unavailable
+from fabric.errors import BadChecksum, FabricError, NoGoodCopy, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 from fabric.wire.messages import (
     FragmentData,
@@ -110,7 +113,7 @@ class Reader:
         size = min(fragment.length - inside, self._end - self._position)
         if in_budget and not self._budget.try_acquire(size):
             return False
-        task = asyncio.create_task(self._read(fragment, inside, size))
+        task = asyncio.create_task(self._read(fragment, inside, size, self._position))
         self._position += size
         self._ahead.append(_Piece(task, size if in_budget else 0))
         return True
@@ -119,13 +122,17 @@ class Reader:
         """The fragment at our position and the offset inside it; pages on where needed."""
         found = self._find()
         if found is None:
-            request = ListFragments(0, self.info.object_id, self._position)
-            answer, _ = await self._client.request(Fragments, request, patience_s=self._patience_s)
+            answer = await self._list(self._position)
             self._page, self._page_start = deque(answer.fragments), answer.start
             found = self._find()
         if found is None:
             raise NoGoodCopy(f"{self.info.path}: no fragment is listed for byte {self._position}")
         return found
+
+    async def _list(self, position: int) -> Fragments:
+        request = ListFragments(0, self.info.object_id, position)
+        answer, _ = await self._client.request(Fragments, request, patience_s=self._patience_s)
+        return answer
 
     def _find(self) -> tuple[FragmentRef, int] | None:
         while self._page:
@@ -136,10 +143,26 @@ class Reader:
             self._page.popleft()
         return None
 
-    async def _read(self, fragment: FragmentRef, inside: int, size: int) -> memoryview:
+    async def _read(self, fragment: FragmentRef, inside: int, size: int, position: int) -> memoryview:
+        try:
+            return await self._read_from(fragment, inside, size, not_again=NoGoodCopy)
+        except NoGoodCopy as error:
+            try:
+                page = await self._list(position)
+            except NotFound:
+                raise error from None  # the object was deleted meanwhile
+            named = next((f for start, f in _places(page) if start == position - inside), fragment)
+            return await self._read_from(named, inside, size)
+
+    async def _read_from(
+        self, fragment: FragmentRef, inside: int, size: int, not_again: type[FabricError] | None = None
+    ) -> memoryview:
         for _ in range(BAD_CHECKSUM_TRIES):
             answer, data = await self._client.request(
-                FragmentData, GetFragment(0, fragment, inside, size), patience_s=self._patience_s
+                FragmentData,
+                GetFragment(0, fragment, inside, size),
+                patience_s=self._patience_s,
+                not_again=not_again,
             )
             view: Any = memoryview(data)
             whole = size == fragment.length
@@ -147,3 +170,11 @@ class Reader:
             if len(view) == size and xxhash.xxh3_64_intdigest(view) == expected:
                 return view  # type: ignore[no-any-return]
         raise BadChecksum(f"{self.info.path}: fragment {fragment.fid} arrives damaged again and again")
+
+
+def _places(page: Fragments) -> Iterator[tuple[int, FragmentRef]]:
+    """The fragments of a page, each with the offset of its first byte in the object."""
+    start = page.start
+    for fragment in page.fragments:
+        yield start, fragment
+        start += fragment.length

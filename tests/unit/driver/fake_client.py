@@ -24,7 +24,13 @@ class FakeClient:
         self._script = script
 
     async def request(
-        self, kind: type[Any], message: Request, payload: Any = None, *, patience_s: float | None = None
+        self,
+        kind: type[Any],
+        message: Request,
+        payload: Any = None,
+        *,
+        patience_s: float | None = None,
+        not_again: type[FabricError] | None = None,
     ) -> tuple[Any, Any]:
         self.asked.append(message)
         self.under_way += 1

@@ -5,7 +5,7 @@ import xxhash
 
 from fabric.driver.budget import ByteBudget
 from fabric.driver.reader import BAD_CHECKSUM_TRIES, Reader
-from fabric.errors import BadChecksum, NoGoodCopy, Unavailable
+from fabric.errors import BadChecksum, NoGoodCopy, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, MIB, Settings
 from fabric.wire.messages import (
     FragmentData,
@@ -318,5 +318,50 @@ def test_a_cancelled_consumer_leaves_nothing_behind():
             await reading
         await settle()
         assert (budget.used, slow.client.under_way) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_fragment_that_was_moved_is_read_where_it_lies_now():
+    async def scenario():
+        whole = Object(6, page=3)
+        client = FakeClient(whole.serve)
+        reader = whole.reader(client)
+        moved = whole.fragments[4]
+        old_page = list(whole.fragments)
+
+        def serve(message, payload):
+            if isinstance(message, GetFragment) and message.fragment == moved:
+                raise NoGoodCopy("moved")
+            if isinstance(message, GetFragment) and message.fragment.group == 2:
+                data = content(4)
+                return FragmentData(44, 0, xxhash.xxh3_64_intdigest(data)), data
+            answer = whole.serve(message, payload)
+            if isinstance(message, ListFragments):
+                # From the second look on the page has changed.
+                whole.fragments[4] = FragmentRef(2, 44, SIZE, moved.checksum)
+            return answer
+
+        client._script = serve
+        assert await all_of(reader) == whole.whole
+        assert old_page[4] == moved
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_fragment_without_a_good_copy_that_was_not_moved_is_an_error(deleted):
+    async def scenario():
+        whole = Object(3)
+
+        def serve(message, payload):
+            if isinstance(message, GetFragment):
+                raise NoGoodCopy("chunk-1, chunk-2")
+            if deleted:
+                raise NotFound("no fragments")
+            return whole.serve(message, payload)
+
+        with pytest.raises(NoGoodCopy, match="chunk-1"):
+            await all_of(whole.reader(FakeClient(serve)))
 
     run(scenario())
