@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,10 +112,20 @@ class NetworkWorld:
         """Mostly of a link of a chunk server."""
         chunk = rng.choice(self._hosts[2:])
         other = rng.choice([name for name in self._hosts[2:] if name != chunk])
-        kinds = ["cut master", "cut proxy", "cut peer", "one-way", "unplug", "slow", "kill", "cut heads"]
-        (kind,) = rng.choices(kinds, [20, 20, 5, 15, 15, 15, 10, 5])
+        kinds = [
+            "cut master",
+            "cut proxy",
+            "cut peer",
+            "one-way",
+            "unplug",
+            "slow",
+            "kill",
+            "replace",
+            "cut heads",
+        ]
+        (kind,) = rng.choices(kinds, [20, 20, 5, 15, 15, 15, 10, 5, 5])
         seconds = rng.choice([rng.uniform(0.3, LEASE_S - 1.0), rng.uniform(LEASE_S, LEASE_S + 6.0)])
-        if kind == "kill":
+        if kind in ("kill", "replace"):
             return Fault(kind, chunk, 0.0)
         if kind == "slow":
             return Fault(kind, chunk, seconds, f" to {rng.choice([1, 4, 20])} Mbit/s")
@@ -130,9 +141,11 @@ class NetworkWorld:
 
     def begin(self, fault: Fault) -> Callable[[], None]:
         """Do it, as the fault's own words say."""
-        if fault.kind == "kill":
+        if fault.kind in ("kill", "replace"):
             self._running[fault.subject].kill()
             self._running[fault.subject].wait()
+            if fault.kind == "replace":
+                shutil.rmtree(self._data / fault.subject)
             return lambda: self._start_role(fault.subject)
         if fault.kind == "unplug":
             return self._net.unplug(fault.subject)

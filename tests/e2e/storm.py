@@ -1,6 +1,7 @@
 """Bad weather for a whole fabric of real processes: ``python -m tests.e2e.storm --seconds 300 --seed 7``.
 
-Roles are killed, stopped for less and for more than a lease, and let go on, while clients write and read.
+Roles are killed, stopped for less and for more than a lease, and let go on, chunk servers lose their whole
+disk, while clients write and read.
 Afterwards everything that was acknowledged must be there, nothing may have failed that had no reason to,
 and the replicas of each group must hold the same.
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.e2e.conftest import FabricUp
+from tests.e2e.conftest import FabricUp, is_alive, wait_until
 from tests.e2e.episodes import (
     EQUAL_S_MAX,
     HEAL_S_MAX,
@@ -75,17 +76,19 @@ class FabricWorld:
         chunk = rng.choice(self._members).name
         weights = [65, 12, 15, 8]
         (subject,) = rng.choices([chunk, "proxy", "master", "registry"], weights)
-        (kind,) = rng.choices(["kill", "short stop", "long stop"], [40, 30, 30])
-        if kind == "kill":
+        (kind,) = rng.choices(["kill", "short stop", "long stop", "replace"], [35, 25, 25, 15])
+        if kind == "replace" and subject == chunk:
+            return Fault("replace", subject, 0.0)
+        if kind in ("kill", "replace"):
             return Fault("kill", subject, 0.0)
         if kind == "short stop":
             return Fault("stop", subject, rng.uniform(0.2, LEASE_S - 1.0))
         return Fault("stop", subject, rng.uniform(LEASE_S + 0.5, LEASE_S + 4.0))
 
     def begin(self, fault: Fault) -> Callable[[], None]:
-        """Send the signal."""
-        if fault.kind == "kill":
-            killed = self._fabric.kill(fault.subject)
+        """Send the signal; ``replace``: there is an empty disk when it starts again."""
+        if fault.kind in ("kill", "replace"):
+            killed = self._kill(fault.subject, empty=fault.kind == "replace")
 
             def wait_restarted() -> None:
                 self._fabric.wait_restarted(fault.subject, killed)
@@ -93,6 +96,19 @@ class FabricWorld:
             return wait_restarted
         stopped = self._fabric.kill(fault.subject, signal.SIGSTOP)
         return lambda: os.kill(stopped, signal.SIGCONT)
+
+    def _kill(self, name: str, empty: bool) -> int:
+        if not empty:
+            return self._fabric.kill(name)
+        supervisor = self._fabric.process
+        supervisor.send_signal(signal.SIGSTOP)  # or it would start the server on half of its data
+        try:
+            killed = self._fabric.kill(name)
+            wait_until(lambda: not is_alive(killed), f"{name} to die")
+            shutil.rmtree(self._fabric.data / name)
+        finally:
+            supervisor.send_signal(signal.SIGCONT)
+        return killed
 
     def story(self) -> str:
         """What the roles have said."""
