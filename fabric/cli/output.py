@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import msgspec
@@ -16,6 +16,7 @@ from fabric.errors import FabricError
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.tree import Tree
 
 STYLES = {
     "RW": "green",
@@ -26,8 +27,12 @@ STYLES = {
     "RO": "magenta",
     "SEALED": "red",
     "OFFLINE": "red",
+    "running": "yellow",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "magenta",
 }
-"""The colour of each state of a node or group."""
+"""The colour of each state of a node, a group or a task."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -57,6 +62,8 @@ def _plain(value: Any) -> Any:
         return plain(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
         return value.hex()
     return value
@@ -65,6 +72,11 @@ def _plain(value: Any) -> Any:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document in a line of its own: for what goes on."""
+    click.echo(json.dumps(_plain(value), ensure_ascii=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: int = 0) -> None:
@@ -88,10 +100,17 @@ def _cell(text: str) -> Any:
     return Text(text, style=STYLES.get(text, ""))
 
 
-def _print(table: Table, console_class: Any) -> None:
+def _print(table: Table | Tree, console_class: Any) -> None:
     # Without a terminal there is no width to fit into: nothing is folded, so that grep finds it.
     console = console_class() if sys.stdout.isatty() else console_class(width=240)
     console.print(table)
+
+
+def print_tree(tree: Tree) -> None:
+    """A tree on standard output."""
+    from rich.console import Console
+
+    _print(tree, Console)
 
 
 @contextlib.contextmanager
@@ -109,19 +128,31 @@ def progress_bar(title: str, size: int | None) -> Iterator[Callable[[int], objec
         yield lambda count: progress.advance(task, count)
 
 
+class ShowShare(Protocol):
+    """Takes a share, 0 to 1, and perhaps what else is to stand beside the bar."""
+
+    def __call__(self, share: float, note: str = "") -> object: ...
+
+
 @contextlib.contextmanager
-def share_bar(title: str) -> Iterator[Callable[[float], object]]:
+def share_bar(title: str) -> Iterator[ShowShare]:
     """A progress bar on a terminal's standard error that is told a share, 0 to 1; elsewhere nothing."""
     if not sys.stderr.isatty():
-        yield lambda share: None
+        yield lambda share, note="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        task = progress.add_task(title, total=1.0, note="")
+        yield lambda share, note="": progress.update(task, completed=share, note=note)
 
 
 BAR_STEP = 0.005

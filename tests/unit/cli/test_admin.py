@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from fabric.cli import admin
+from fabric.cli import admin_common
 from fabric.cli.root import fabric
 from fabric.errors import Refused, Unavailable
 from fabric.node import ask as ask_module
@@ -198,4 +198,4 @@ def test_a_dead_master_is_an_error_in_time() -> None:
     assert result.exit_code == 1
     assert "no answer from tcp://127.0.0.1:1" in result.output
     assert time.monotonic() - before < 5
-    assert admin.TIMEOUT_S < 4
+    assert admin_common.TIMEOUT_S < 4
