@@ -171,6 +171,21 @@ class Deletion:
 
         return on_durable
 
+    def forget(self, delta: DeltaStore, server: str) -> Callable[[], None]:
+        """A server has left its group: what it has yet to delete is nobody's any more.
+
+        Call what is returned once the delta is durable.
+        """
+        entries = list(_keys(delta, keys.deletes_prefix(server)))
+        for key in entries:
+            delta.delete(key)
+
+        def on_durable() -> None:
+            self._counts[server] -= len(entries)
+            self._confirming.pop(server, None)
+
+        return on_durable
+
 
 def _add(delta: DeltaStore, server: str, fid: int) -> int:
     key = keys.deletes_prefix(server) + keys.number(fid)

@@ -1,276 +1,393 @@
-"""Groups: the replica sets, and the epochs that keep their members of one mind.
+"""Groups: the replica sets, and what operators order about them.
 
-A group is writable only when all of its members are known to hold the same fragments.  What a group
-rests on is its *condition*: which session of each member is alive, and who may take no writes.
+What keeps the members of a group of one mind is in ``epochs``, how they change in ``succession``.  Here are
+the orders: a group for new servers, a server that joins a group beside its members or in the place of one,
+a group that is to take no new fragments.
 
-    condition changed        -> raise the epoch: sealed; members catch up with one another (SYNC)
-    all equal in this epoch  -> raise the epoch: writable (RW)
-
-An epoch is durable before anybody hears of it.  While the raise that a change of the condition needs
-is not durable, members are told WAIT, which takes writes away and never gives them.  Chunk servers
-accept writes of exactly their epoch, and a write needs all members: so from the moment that one member
-has adopted a newer epoch, no write of an older one can succeed.  To be told RW a member must belong
-to the condition under which all members, in one epoch, reported one digest.
-
-    FORMING    fewer members registered than the group is to have
-    SEALED     a member is missing or read-only, or all data directories are new
-    SYNCING    all members are here and compare what they hold
-    WRITABLE   all members are RW
-
-If every member that was part of the last writable epoch comes back with another data directory, then
-the data are gone, not merely behind.  An empty group would make that look healthy, so it stays SEALED
-until one of the old directories returns.
+An order is checked whenever it is carried out, and can be given for a server that was never seen: it joins
+when it appears.  A server that leaves a group that has ever taken writes is *retired*: what its data
+directory holds is not kept up any longer, so it must be empty before it serves again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
 
 import msgspec
 
+from fabric.errors import BadRequest, Refused
 from fabric.master import keys
-from fabric.master.deletion import DELETES_PER_ASSIGNMENT, Deletion
 from fabric.master.delta import DeltaStore
-from fabric.master.journal import Change
-from fabric.master.membership import Membership, Node
-from fabric.master.records import GroupRecord, decode_group, encode
-from fabric.master.store import Reader
-from fabric.node.effects import Effect, Reply, Sender
-from fabric.wire.messages import Assignment, Member
+from fabric.master.epochs import Epochs
+from fabric.master.group import FORMING, RO, RW, SEALED, SYNC, SYNCING, WAIT, WRITABLE, Condition, Group
+from fabric.master.journal import After
+from fabric.master.membership import Node, check_name
+from fabric.master.records import GroupRecord, encode
+from fabric.node.effects import Effect
 
-FORMING, SEALED, SYNCING, WRITABLE = "FORMING", "SEALED", "SYNCING", "WRITABLE"
-WAIT, SYNC, RW, RO = "WAIT", "SYNC", "RW", "RO"
+__all__ = [
+    "FORMING",
+    "RO",
+    "RW",
+    "SEALED",
+    "SYNC",
+    "SYNCING",
+    "WAIT",
+    "WRITABLE",
+    "Condition",
+    "Group",
+    "Groups",
+]
 
-Condition: TypeAlias = tuple[tuple[str, int, bool], ...]
-"""Of each member: name, session (0 when it is not alive), whether it may take no writes."""
-
-_SCAN = 1_000
-
-
-class Group(msgspec.Struct, eq=False):
-    """A group in memory."""
-
-    group: int
-    replicas: int
-    members: list[str]
-    """Those that are to be in it; ``record`` has those that are, durably."""
-    record: GroupRecord | None = None
-    condition: Condition | None = None
-    """What the present epoch rests on; None when this life of the master made no epoch yet."""
-    writable: bool = False
-    raising: bool = False
-    """A new epoch is on its way to the store."""
+REPLICAS_MAX = 16
 
 
-class Groups:
-    """All groups.  Decides epochs and modes; the journal makes them durable."""
+class Groups(Epochs):
+    """``Epochs``, with the operator's orders and what clients are to make of a group."""
 
-    def __init__(self, membership: Membership, deletion: Deletion, replicas: int, lease_ms: int) -> None:
-        self._membership = membership
-        self._deletion = deletion
-        self._replicas = replicas
-        self._lease_ms = lease_ms
-        self._term = 0
-        self.groups: dict[int, Group] = {}
-        self._dirty: dict[int, None] = {}
-
-    def load(self, store: Reader, term: int) -> None:
-        """Take up the stored groups, sealed: in a new term nobody has reported yet."""
-        self._term = term
-        start, stop = keys.GROUPS, keys.after_all(keys.GROUPS)
-        while pairs := store.scan(start, stop, _SCAN):
-            for key, value in pairs:
-                number, record = keys.last_number(key), decode_group(value)
-                self.groups[number] = Group(number, record.replicas, list(record.members), record)
-            start = pairs[-1][0] + b"\0"
-
-    # --- what others ask --------------------------------------------------------------------------
-
-    def is_group(self, group: int) -> bool:
-        """Is this a group that exists durably?"""
-        found = self.groups.get(group)
-        return found is not None and found.record is not None
-
-    def members_of(self, group: int) -> Sequence[str]:
-        """Names of a group's members."""
-        found = self.groups.get(group)
-        return found.members if found is not None else ()
-
-    def nodes_of(self, group: Group) -> list[Node]:
-        """The members' nodes."""
-        return [self._membership.nodes[name] for name in group.members]
+    # --- placement --------------------------------------------------------------------------------
 
     def is_writable(self, group: Group) -> bool:
-        """May clients write to it now?"""
-        return group.writable and group.condition == self.observe(group)
-
-    def state(self, group: Group) -> tuple[str, str]:
-        """FORMING, SEALED, SYNCING or WRITABLE, and why."""
-        if self.is_writable(group):
-            return WRITABLE, ""
-        if len(group.members) < group.replicas:
-            return FORMING, f"{len(group.members)} of {group.replicas} members have registered"
-        nodes = self.nodes_of(group)
-        missing = [node.server for node in nodes if not node.alive]
-        if missing:
-            return SEALED, f"not alive: {', '.join(missing)}"
-        if self._all_replaced(group):
-            return SEALED, (
-                "every member has a new data directory; the directories that held this group's data are"
-                " gone. Bring one of them back, or the data are lost"
-            )
-        read_only = [f"{node.server} ({node.read_only_reason})" for node in nodes if node.read_only_reason]
-        if read_only:
-            return SEALED, f"read-only: {', '.join(read_only)}"
-        return SYNCING, "members are comparing their fragments"
-
-    # --- changes ----------------------------------------------------------------------------------
-
-    def place(self, node: Node, wish: int) -> bool:
-        """Find a group for a node that has none: the wished one, else the first incomplete, else a
-        new one.  False when the wished group is complete."""
-        if wish:
-            group = self.groups.get(wish)
-        else:
-            incomplete = (group for group in self.groups.values() if len(group.members) < group.replicas)
-            group = min(incomplete, key=lambda group: group.group, default=None)
-        if group is None:
-            group = Group(wish or max(self.groups, default=0) + 1, self._replicas, [])
-            self.groups[group.group] = group
-        elif len(group.members) >= group.replicas:
+        """Shall clients put new fragments into it now?"""
+        if not self.is_open(group) or group.draining:
             return False
-        group.members.append(node.server)
-        node.group = group.group
-        self.touch(node)
-        return True
+        return not self._avoidance.reason(group.group) or not self._is_other_free(group)
 
-    def touch(self, node: Node) -> None:
-        """Something about this node changed that its group may depend on."""
-        if node.group in self.groups:
-            self._dirty[node.group] = None
-
-    @property
-    def dirty(self) -> bool:
-        """Is there anything for ``reconcile``?"""
-        return bool(self._dirty)
-
-    def reconcile(self) -> list[Change]:
-        """Look at the groups that were touched; returns the epochs that must be raised."""
-        dirty, self._dirty = self._dirty, {}
-        changes = [self._reconcile(self.groups[number]) for number in dirty]
-        return [change for change in changes if change is not None]
-
-    def _reconcile(self, group: Group) -> Change | None:
-        if group.raising:
-            return None
-        if group.condition is None and not any(node.alive for node in self.nodes_of(group)):
-            return None  # nobody was told anything in this term
-        sealed = self.observe(group) != group.condition
-        if not sealed and (group.writable or not self._all_equal(group)):
-            return None
-        group.raising = True
-        return lambda delta, now: self._raise_epoch(group, not sealed, delta)
-
-    def _raise_epoch(
-        self, group: Group, to_writable: bool, delta: DeltaStore
-    ) -> Callable[[float], list[Effect]]:
-        nodes, condition = self.nodes_of(group), self.observe(group)
-        to_writable = to_writable and condition == group.condition
-        old = group.record
-        record = GroupRecord(
-            epoch=(old.epoch if old is not None else 0) + 1,
-            replicas=group.replicas,
-            members=list(group.members),
-            writable_uuids=(
-                {node.server: node.uuid for node in nodes}
-                if to_writable
-                else (old.writable_uuids if old is not None else {})
-            ),
+    def _is_other_free(self, group: Group) -> bool:
+        return any(
+            other is not group
+            and self.is_open(other)
+            and not other.draining
+            and not self._avoidance.reason(other.group)
+            for other in self.groups.values()
         )
-        delta.put(keys.group_key(group.group), encode(record))
-        inherited = [self._register(node, group, delta) for node in nodes if node.stored != node.record()]
 
-        def on_durable(now: float) -> list[Effect]:
-            for done in inherited:
-                done()
-            group.record, group.condition, group.raising = record, condition, False
-            group.writable = to_writable
+    def on_report(self, server: str, code: str, now: float) -> None:
+        """A proxy could not write to this server."""
+        node = self._membership.nodes.get(server)
+        group = self.groups.get(node.group) if node is not None else None
+        if group is None or server not in group.members:
+            return
+        if self._avoidance.on_report(server, group.group, code, now):
             self._dirty[group.group] = None
-            return [Reply(Sender(node.route, 0), self.assignment(node)) for node in nodes if node.alive]
+            self.on_event("group", f"group {group.group}", self._avoidance.reason(group.group))
+
+    def on_tick(self, now: float) -> None:
+        """Try groups again that were avoided for long enough."""
+        for group in self._avoidance.on_tick(now):
+            self._dirty[group] = None
+            self.on_event("group", f"group {group}", "is not avoided any longer")
+
+    def next_deadline(self) -> float | None:
+        """When ``on_tick`` next has something to do."""
+        return self._avoidance.next_deadline()
+
+    # --- groups -----------------------------------------------------------------------------------
+
+    def plan_group(self, group: int, replicas: int) -> tuple[Group, bool]:
+        """The group that an operator wants, and whether it is new.  Changes nothing.
+
+        ``group`` 0: the first without members or else the next number; ``replicas`` 0: the default.
+        Raises BadRequest for an impossible number of replicas, Refused when the group is there with another.
+        """
+        if replicas > REPLICAS_MAX:
+            raise BadRequest(f"{replicas} replicas: at most {REPLICAS_MAX} are possible")
+        if group:
+            found = self.groups.get(group)
+        else:
+            empty = (g for g in self.groups.values() if not g.members and g.record is not None)
+            found = min(empty, key=lambda found: found.group, default=None)
+        if found is None:
+            return Group(group or max(self.groups, default=0) + 1, replicas or self._replicas, []), True
+        if replicas not in (0, found.replicas):
+            raise Refused(
+                f"group {found.group} is there already, with {found.replicas} replicas; take another number"
+            )
+        return found, False
+
+    def store_group(self, delta: DeltaStore, group: Group) -> Callable[[], None]:
+        """A new group, without members.  Call what is returned once the delta is durable."""
+        self.groups[group.group] = group
+        record = GroupRecord(0, group.replicas, [], {})
+        delta.put(keys.group_key(group.group), encode(record))
+
+        def on_durable() -> None:
+            # A server may have been placed there meanwhile, whose epoch is durable with it.
+            group.record = group.record or record
+            self._dirty[group.group] = None
+            self.on_event("group", f"group {group.group}", f"added, for {group.replicas} replicas")
 
         return on_durable
 
-    def _register(self, node: Node, group: Group, delta: DeltaStore) -> Callable[[], None]:
+    def set_draining(self, delta: DeltaStore, group: int, draining: bool) -> After:
+        """Let a group take no new fragments, or again take some.  Its members stay as they are.
+
+        Raises Refused for an unknown group.
+        """
+        found = self._find(group)
+        changed = found.draining != draining
+        found.draining = draining
+        done = self._rewrite(delta, found, draining=draining) if changed else None
+
+        def on_durable(now: float) -> list[Effect]:
+            if done is not None:
+                done()
+                word = "takes no new fragments" if draining else "may take new fragments again"
+                self.on_event("group", f"group {group}", word)
+            return []
+
+        return on_durable
+
+    def accept_loss(self, delta: DeltaStore, group: int) -> After:
+        """Let a group whose data directories are all gone become writable, empty.
+
+        Raises Refused while one of them may be there.
+        """
+        found = self._find(group)
+        if not self._all_replaced(found):
+            state, reason = self.state(found)
+            raise Refused(f"group {group} has not lost all of its data directories: {reason or state}")
+        done = self._rewrite(delta, found, writable_uuids={})
+
+        def on_durable(now: float) -> list[Effect]:
+            done()
+            self.on_event("group", f"group {group}", "its data are given up: it begins anew, empty")
+            return self._assign(self.nodes_of(found))
+
+        return on_durable
+
+    # --- joining ----------------------------------------------------------------------------------
+
+    def check_join(self, server: str, group: int, replaces: str) -> list[str]:
+        """What will happen when ``server`` joins a group: in the place of ``replaces`` or, empty, beside.
+
+        Raises BadRequest for an impossible name, and Refused with what to do about it.
+        """
+        found = self._find(group)
+        node = self._membership.nodes.get(server)
+        if node is None:
+            check_name(server)
+        if replaces == server:
+            raise Refused(f"{server} cannot take its own place")
+        if self._is_under_way(found, server, replaces):
+            return [f"{server} joins group {group} already"]
+        if why := self._against_place(found, replaces) or (node and self._against_server(found, node)):
+            raise Refused(why)
+        return self._plan(found, server, node, replaces)
+
+    def join(self, delta: DeltaStore, server: str, group: int, replaces: str) -> After:
+        """Begin what ``check_join`` says; raises what it raises.  Repeating it changes nothing."""
+        self.check_join(server, group, replaces)
+        found = self._find(group)
+        if self._is_under_way(found, server, replaces):
+            return lambda now: []
+        node = self._membership.nodes.get(server) or self._membership.expect(server)
+        left = [self._take_out(node, delta)] if node.group else []
+        node.group, node.placed = group, True
         self._membership.save(delta, node)
-        if not node.replaced:
-            return lambda: None
-        node.replaced = False
-        peers = [name for name in group.members if name != node.server]
-        return self._deletion.inherit(delta, node.server, peers)
+        if self._takes_place_at_once(found, delta, replaces):
+            done = self._seat(found, node, replaces, delta)
+        else:
+            done = self._begin_learning(found, node, replaces, delta)
 
-    # --- decisions --------------------------------------------------------------------------------
+        def on_durable(now: float) -> list[Effect]:
+            place = f" in the place of {replaces}" if replaces else ""
+            self.on_event("node", server, f"joins group {group}{place}")
+            return [effect for after in (*left, done) for effect in after(now)]
 
-    def observe(self, group: Group) -> Condition:
-        """The condition as it is now."""
-        nodes = self._membership.nodes
-        return tuple(
-            (name, node.session if node.alive else 0, bool(node.read_only_reason))
-            for name in group.members
-            for node in (nodes[name],)
-        )
+        return on_durable
 
-    def assignment(self, node: Node) -> Assignment:
-        """What this node is to be, by the durable epoch."""
-        group = self.groups.get(node.group)
-        if group is None or group.record is None or node.server not in group.record.members:
-            return Assignment(self._term, 0, 0, WAIT, [], [], self._lease_ms)
-        nodes = self._membership.nodes
-        return Assignment(
-            self._term,
-            group.group,
-            group.record.epoch,
-            self.mode(node, group),
-            [Member(name, nodes[name].endpoint) for name in group.record.members],
-            self._deletion.fids_for(node.server),
-            self._lease_ms,
-        )
+    def cancel_join(self, delta: DeltaStore, server: str) -> After:
+        """Take a server out of the group that it is joining.  Raises Refused when it is not."""
+        node = self._membership.nodes.get(server)
+        group = self.groups.get(node.group) if node is not None else None
+        if node is None or group is None:
+            raise Refused(f"{server} is not joining any group")
+        if self._is_unused(group, delta):
+            done = self._take_out(node, delta)
+            self._save_outside(node, delta)
+        elif group.learners.get(server, server) == server:
+            raise Refused(f"{server} is a member of group {group.group}: put another server in its place")
+        else:
+            done = self._end_learning(group, node, delta)
 
-    def mode(self, node: Node, group: Group) -> str:
-        """RW only in a writable epoch whose condition still holds."""
-        if group.condition != self.observe(group):
-            return WAIT
-        if group.writable:
-            return RW
+        def on_durable(now: float) -> list[Effect]:
+            self.on_event("node", server, f"joins group {group.group} no longer")
+            return done(now)
+
+        return on_durable
+
+    def spare(self, group: int) -> str | None:
+        """A server that is alive and could join this group: with the most room, best one without a group."""
+        found = self._find(group)
+        nodes = [
+            node
+            for node in self._membership.nodes.values()
+            if node.alive and node.group != group and not self._against_server(found, node)
+        ]
+        best = max(nodes, key=lambda n: (not n.group, n.beat.free_bytes if n.beat else 0), default=None)
+        return best.server if best is not None else None
+
+    def joined(self, server: str, group: int) -> bool | None:
+        """Is it a member of the writable group by now?  None: it is not even joining any more."""
+        found = self.groups.get(group)
+        if found is None or server not in self.members_of(group):
+            return None
+        is_member = found.record is not None and server in found.record.members
+        return is_member and server in found.members and self.is_open(found)
+
+    def progress(self, server: str) -> tuple[int, int]:
+        """Bytes that a joining server holds, and those that the members of its group hold."""
+        node = self._membership.nodes.get(server)
+        group = self.groups.get(node.group) if node is not None else None
+        held = node.beat.live_bytes if node is not None and node.beat is not None else 0
+        return held, self._live_bytes(group) if group is not None else 0
+
+    # --- parts of joining ---------------------------------------------------------------------------
+
+    def _plan(self, group: Group, server: str, node: Node | None, replaces: str) -> list[str]:
+        plan = []
+        if node is None or not node.alive:
+            plan.append(f"{server} is not here: it joins when it appears")
+        if not group.was_writable:
+            plan.append(f"{server} becomes one of the {group.replicas} members of group {group.group}")
+        else:
+            plan.append(
+                f"{server} copies {self._live_bytes(group)} bytes from the members of group {group.group}"
+            )
+            plan.append("then writes to the group pause for a moment, and it is a member")
+        if replaces:
+            plan.append(f"{replaces} is retired: stop it then, and wipe its data directory")
+        elif group.missing <= 0:
+            plan.append(f"group {group.group} has {group.replicas + 1} replicas from then on")
+        return plan
+
+    def _against_place(self, group: Group, replaces: str) -> str:
+        """Why there is no such place to take; empty when there is."""
+        if replaces and replaces not in group.members and replaces not in group.away:
+            return (
+                f"{replaces} is no member of group {group.group}: its members are {', '.join(group.members)}"
+            )
+        rival = next((name for name, whose in group.learners.items() if whose == replaces != name), "")
+        if replaces and rival:
+            return f"{rival} is taking the place of {replaces} already; cancel that first"
+        if not replaces and group.draining:
+            return f"group {group.group} is draining: it needs no more members"
+        if not replaces and len(group.members) + len(group.learners) >= REPLICAS_MAX:
+            return f"group {group.group} has {REPLICAS_MAX} replicas; no more are possible"
+        return ""
+
+    def _against_server(self, group: Group, node: Node) -> str:
+        """Why this server cannot join; empty when it can."""
+        name = node.server
+        if node.is_retired:
+            return (
+                f"the data directory of {name} was retired from group {node.retired_from}: stop it, wipe the"
+                " directory, and start it again"
+            )
         if node.read_only_reason:
-            return RO
-        state, _ = self.state(group)
-        if state == FORMING or self._all_replaced(group):
-            return WAIT
-        nodes = self.nodes_of(group)
-        if not all(node.alive for node in nodes):
-            return WAIT
-        # A member must not copy from another what that one has yet to delete, so all deletes must fit
-        # into one assignment, which a member obeys before it compares.
-        if any(self._deletion.count(node.server) > DELETES_PER_ASSIGNMENT for node in nodes):
-            return WAIT
-        return SYNC
+            return f"{name} is read-only: {node.read_only_reason}"
+        own = self.groups.get(node.group)
+        if own is not None and (own is group or name in own.learners):
+            return f"{name} belongs to group {own.group} already"
+        if own is not None and (own.was_writable or own.writable or own.missing <= 0):
+            return f"{name} holds fragments of group {own.group}: drain it first"
+        needed = self._live_bytes(group)
+        if node.beat is not None and node.beat.free_bytes < needed:
+            return f"{name} has room for {node.beat.free_bytes} bytes; group {group.group} holds {needed}"
+        return ""
 
-    def _all_equal(self, group: Group) -> bool:
-        """Have all members reported one digest in the present epoch, with nothing against writing?"""
-        assert group.record is not None, "a condition comes with a record"
-        if len(group.members) < group.replicas or self._all_replaced(group):
-            return False
-        digests: set[bytes] = set()
-        for node in self.nodes_of(group):
-            beat = node.beat
-            if not node.alive or beat is None or node.read_only_reason or not beat.synced_digest:
-                return False
-            if (beat.term, beat.epoch) != (self._term, group.record.epoch):
-                return False
-            digests.add(beat.synced_digest)
-        return len(digests) == 1
+    def _find(self, group: int) -> Group:
+        found = self.groups.get(group)
+        if found is None or found.record is None:
+            known = ", ".join(map(str, sorted(self.groups))) or "none"
+            raise Refused(f"there is no group {group}; known groups: {known}")
+        return found
 
-    def _all_replaced(self, group: Group) -> bool:
-        known = group.record.writable_uuids if group.record is not None else {}
-        return bool(known) and all(known.get(node.server) != node.uuid for node in self.nodes_of(group))
+    def _is_under_way(self, group: Group, server: str, replaces: str) -> bool:
+        return group.learners.get(server) == replaces != server
+
+    def _live_bytes(self, group: Group) -> int:
+        return max((node.beat.live_bytes for node in self.nodes_of(group) if node.beat), default=0)
+
+    def _is_unused(self, group: Group, delta: DeltaStore) -> bool:
+        """Has it never taken writes, as of this delta?"""
+        latest = self._latest(group, delta)
+        return latest is None or not latest.writable_uuids
+
+    def _takes_place_at_once(self, group: Group, delta: DeltaStore, replaces: str) -> bool:
+        return self._is_unused(group, delta) and (bool(replaces) or group.missing > 0)
+
+    def _seat(self, group: Group, node: Node, replaces: str, delta: DeltaStore) -> After:
+        """A member of a group that holds nothing yet."""
+        if replaces:
+            group.members.remove(replaces)
+            self._save_outside(self._membership.nodes[replaces], delta)
+        group.members.append(node.server)
+        return self._raise_epoch(group, delta)
+
+    def _begin_learning(self, group: Group, node: Node, replaces: str, delta: DeltaStore) -> After:
+        node.replaced = False
+        inherited = self._deletion.inherit(delta, node.server, group.members)
+        group.learners = {**group.learners, node.server: replaces}
+        done = self._rewrite(delta, group, learners=dict(group.learners))
+
+        def on_durable(now: float) -> list[Effect]:
+            inherited()
+            done()
+            return self._assign([node])
+
+        return on_durable
+
+    def _end_learning(self, group: Group, node: Node, delta: DeltaStore) -> After:
+        group.learners = {name: whose for name, whose in group.learners.items() if name != node.server}
+        retired = self._retire(node, group, delta)
+        done = self._rewrite(delta, group, learners=dict(group.learners))
+
+        def on_durable(now: float) -> list[Effect]:
+            retired()
+            done()
+            return self._assign([node])
+
+        return on_durable
+
+    def _take_out(self, node: Node, delta: DeltaStore) -> After:
+        """Out of a group that holds nothing yet; where the server goes is the caller's."""
+        group = self.groups[node.group]
+        group.members = [name for name in group.members if name != node.server]
+        group.learners = {name: whose for name, whose in group.learners.items() if name != node.server}
+        node.group = 0
+        return self._raise_epoch(group, delta)
+
+    def _save_outside(self, node: Node, delta: DeltaStore) -> None:
+        node.group, node.placed = 0, False
+        if node.is_expected:
+            self._membership.forget(delta, node)
+        else:
+            self._membership.save(delta, node)
+
+    def _rewrite(
+        self,
+        delta: DeltaStore,
+        group: Group,
+        *,
+        learners: dict[str, str] | None = None,
+        draining: bool | None = None,
+        writable_uuids: dict[str, str] | None = None,
+    ) -> Callable[[], None]:
+        """Change what needs no new epoch.  Call what is returned once the delta is durable."""
+        latest = self._latest(group, delta)
+        assert latest is not None, "only durable groups are changed"
+        record = msgspec.structs.replace(
+            latest,
+            learners=latest.learners if learners is None else learners,
+            draining=latest.draining if draining is None else draining,
+            writable_uuids=latest.writable_uuids if writable_uuids is None else writable_uuids,
+        )
+        delta.put(keys.group_key(group.group), encode(record))
+
+        def on_durable() -> None:
+            group.record = record
+            self._dirty[group.group] = None
+
+        return on_durable

@@ -10,6 +10,10 @@ too short to be noticed.
 
 A name belongs to one data directory at a time.  While its server is alive, another directory under
 the same name is refused; once the lease is over, another directory is a replaced disk.
+
+An operator may name a server before it is ever seen: it has no directory yet and takes the first.  A
+directory that was *retired* with its server holds fragments that others have meanwhile deleted, so it is
+not let into a group again; an empty one under the same name is a new server.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from fabric.wire.messages import Heartbeat
 
 UNSEEN, ALIVE, LOST = "unseen", "alive", "lost"
 WANTED = ("rw", "ro")
+NAME_LENGTH_MAX = 128
 _REMEMBERED_LIVES = 8
 _SCAN = 1_000
 
@@ -51,6 +56,11 @@ class Node(msgspec.Struct, eq=False):
     seen_at: float = 0.0
     replaced: bool = False
     """It came back with another data directory, and its group's epoch does not reflect that yet."""
+    placed: bool = False
+    """An operator chose its group."""
+    retired_from: int = 0
+    retired_uuids: list[str] = []
+    """As in ``NodeRecord``."""
     quarantined: int = 0
     """Damaged fragments there, as the log has last been told."""
     past_lives: deque[int] = msgspec.field(default_factory=lambda: deque(maxlen=_REMEMBERED_LIVES))
@@ -67,9 +77,27 @@ class Node(msgspec.Struct, eq=False):
             return "set read-only by the operator"
         return self.beat.read_only_reason if self.beat is not None else ""
 
+    @property
+    def is_retired(self) -> bool:
+        """Is its data directory one that was taken out of a group?"""
+        return self.uuid in self.retired_uuids
+
+    @property
+    def is_expected(self) -> bool:
+        """Was it named by an operator, and never seen?"""
+        return not self.uuid
+
     def record(self) -> NodeRecord:
         """What is to be stored of it."""
-        return NodeRecord(self.uuid, self.group, self.wanted, self.endpoint)
+        return NodeRecord(
+            self.uuid,
+            self.group,
+            self.wanted,
+            self.endpoint,
+            self.placed,
+            self.retired_from,
+            list(self.retired_uuids),
+        )
 
 
 class Membership:
@@ -94,6 +122,9 @@ class Membership:
                     record.endpoint,
                     record,
                     expires_at=now + self._lease_s,
+                    placed=record.placed,
+                    retired_from=record.retired_from,
+                    retired_uuids=list(record.retired_uuids),
                 )
             start = pairs[-1][0] + b"\0"
         self._check_at = now + self._lease_s if self.nodes else None
@@ -101,12 +132,12 @@ class Membership:
     def on_heartbeat(self, beat: Heartbeat, route: bytes | str, now: float) -> tuple[Node, bool]:
         """Renew a lease; returns the node, and whether its group has to look at it again.
 
-        Raises Refused for a name that another live server has, for a heartbeat of an earlier life and
-        for a wish for another group than its own; BadRequest for an impossible name.
+        Raises Refused for a name that another live server has, for a heartbeat of an earlier life, for
+        a wish for another group than its own and for a retired directory; BadRequest for an impossible name.
         """
         node = self.nodes.get(beat.server)
         if node is None:
-            _check_name(beat.server)
+            check_name(beat.server)
             node = Node(beat.server, beat.uuid, 0, "rw", beat.endpoint, None, now)
             self.nodes[beat.server] = node
         last = node.beat
@@ -134,7 +165,19 @@ class Membership:
         self._check_at = min(
             (node.expires_at for node in self.nodes.values() if node.phase != LOST), default=None
         )
-        return lost
+        return [node for node in lost if not node.is_expected]
+
+    def expect(self, server: str) -> Node:
+        """A server that an operator names before it is seen.  Raises BadRequest for an impossible name."""
+        check_name(server)
+        node = Node(server, "", 0, "rw", "", None, expires_at=0.0, phase=LOST)
+        self.nodes[server] = node
+        return node
+
+    def forget(self, delta: DeltaStore, node: Node) -> None:
+        """A server that was expected is not any more."""
+        del self.nodes[node.server]
+        delta.delete(keys.node_key(node.server))
 
     def due_at(self) -> float | None:
         """When ``expire`` may next have something to do."""
@@ -163,17 +206,24 @@ def _told(beat: Heartbeat) -> tuple[object, ...]:
 
 def _check_claim(node: Node, beat: Heartbeat, now: float) -> None:
     # After the master's start a node counts as alive for one lease: it may be, and unheard as yet.
-    if beat.uuid != node.uuid and node.phase != LOST and now < node.expires_at:
+    another = beat.uuid != node.uuid and not node.is_expected
+    if another and node.phase != LOST and now < node.expires_at:
         raise Refused(
             f"another server named {beat.server}, with data directory {node.uuid}, is or may be alive at"
             f" {node.endpoint}; stop it, or start this one under another name"
         )
     if beat.incarnation in node.past_lives:
         raise Refused(f"this heartbeat is from an earlier life of {beat.server}")
-    if node.group and beat.group not in (0, node.group):
+    if node.group and beat.uuid in node.retired_uuids:
+        raise Refused(
+            f"the data directory {beat.uuid} of {beat.server} was retired from a group: wipe it, or bring"
+            f" back the one that belongs to group {node.group}"
+        )
+    if node.group and not node.placed and beat.group not in (0, node.group):
         raise Refused(f"server {beat.server} belongs to group {node.group}, not to group {beat.group}")
 
 
-def _check_name(server: str) -> None:
-    if not server.isprintable() or server != server.strip():
+def check_name(server: str) -> None:
+    """Raises BadRequest for a name that no server can have."""
+    if not server or len(server) > NAME_LENGTH_MAX or not server.isprintable() or server != server.strip():
         raise BadRequest(f"{server!r} is not a name for a server")

@@ -29,7 +29,7 @@ class Operator:
             fid_high_water,
             self._deletion.total(),
             [self.node_status(nodes[server], now) for server in sorted(nodes)],
-            [self._group_status(groups[group]) for group in sorted(groups)],
+            [self.group_status(groups[group]) for group in sorted(groups)],
         )
 
     def find(self, server: str, status: str) -> Node:
@@ -67,6 +67,10 @@ class Operator:
         )
 
     def _reason(self, node: Node) -> str:
+        if node.is_retired and not node.group:
+            return f"retired from group {node.retired_from}: stop it, wipe its data directory"
+        if node.is_expected:
+            return "never seen yet: it joins its group when it appears"
         if node.phase == UNSEEN:
             return "not heard of since the master's start"
         if node.phase == LOST:
@@ -77,9 +81,19 @@ class Operator:
         if group is None:
             wish = node.beat.group if node.beat else 0
             return f"group {wish} is complete: this server is not needed there"
+        if node.server in group.learners:
+            return self._reason_of_learner(node, group)
         return self._groups.state(group)[1]
 
-    def _group_status(self, group: Group) -> GroupStatus:
+    @staticmethod
+    def _reason_of_learner(node: Node, group: Group) -> str:
+        replaced = group.learners[node.server]
+        if replaced == node.server:
+            return f"was away: it copies what it missed, to be a member of group {group.group} again"
+        place = f" in the place of {replaced}" if replaced else ""
+        return f"copies group {group.group}, to be a member{place}"
+
+    def group_status(self, group: Group) -> GroupStatus:
         state, reason = self._groups.state(group)
         beats = [node.beat for node in self._groups.nodes_of(group) if node.beat is not None]
         complete = len(beats) == len(group.members) and state != FORMING
@@ -93,4 +107,6 @@ class Operator:
             free_bytes=min((beat.free_bytes for beat in beats), default=0) if complete else 0,
             live_bytes=max((beat.live_bytes for beat in beats), default=0),
             fragments=max((beat.fragments for beat in beats), default=0),
+            learners=list(group.learners),
+            draining=group.draining,
         )
