@@ -226,6 +226,12 @@ class Load:
         for digest in self._blobs:
             self._pull(digest, wrong_is_fatal=True)
 
+    def remove_everything(self) -> None:
+        """Delete all objects, whoever made them.  Raises FabricError."""
+        while page := self._storage.list_page().objects:
+            for info in page:
+                self._storage.remove(info.path)
+
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

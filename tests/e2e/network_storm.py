@@ -197,15 +197,12 @@ def storm_of_network(data: Path, seed: int, seconds: float, groups: int) -> tupl
         ]
         command += ["--inside", prefix, "--data", str(data), "--seed", str(seed)]
         command += ["--seconds", str(seconds), "--groups", str(groups)]
-        done = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds + OUTER_S,
-            check=False,
-        )
-    return done.returncode, done.stdout
+        said = data / "storm.txt"
+        with said.open("wb") as output:
+            done = subprocess.run(
+                command, stdout=output, stderr=output, timeout=seconds + OUTER_S, check=False
+            )
+    return done.returncode, said.read_text()
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 Roles are killed, stopped for less and for more than a lease, and let go on, chunk servers lose their whole
 disk, while clients write and read.
 Afterwards everything that was acknowledged must be there, nothing may have failed that had no reason to,
-and the replicas of each group must hold the same.
+and the replicas of each group must hold the same; and when all of it is deleted, nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from typing import NamedTuple
 from tests.e2e.conftest import FabricUp, is_alive, wait_until
 from tests.e2e.episodes import (
     EQUAL_S_MAX,
+    FREE_S_MAX,
     HEAL_S_MAX,
     Fault,
     Member,
     World,
+    fragments_left,
     run_episodes,
     summary,
     unequal_members,
@@ -42,9 +44,12 @@ LEASE_S = 4.0
 SETTINGS = """\
 [settings]
 data_file_bytes_max = 67108864
-delete_grace_s = 15.0
+delete_grace_s = 12.0
+fid_lease_s = 20.0
+audit_interval_s = 8.0
 """
-"""Small files, so that they roll over and are compacted meanwhile, and disk is given back."""
+"""Small files, so that they roll over and are compacted meanwhile.  Short leases of fids and frequent audits,
+so that what was stored and never committed is found within the patience of the checks."""
 
 
 class Outcome(NamedTuple):
@@ -132,6 +137,8 @@ def storm(
         wait_empty(lambda: what_is_ill(world), "quiet", HEAL_S_MAX, world.story)
         load.verify_everything()
         wait_empty(lambda: unequal_members(world), "equal members", EQUAL_S_MAX, world.story)
+        load.remove_everything()
+        wait_empty(lambda: fragments_left(world), "all space to be freed", FREE_S_MAX, world.story)
     finally:
         load.close()
     problems = load.wrong + unexcused(load.calls, episodes, groups_of)
