@@ -59,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_interval_s: float = 1.0
     lease_s: float = 4.0
     """A server silent for this long is OFFLINE, and fences itself."""
+    min_write_replicas: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """When a member of a group is lost, the group goes on without it as long as so many of its members are
+    left; every acknowledged write is on all of those.  0: it stops taking writes until all are back."""
 
     # fids
     fid_range_count: int = 100_000
@@ -104,6 +107,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At which compaction reads and writes; each record counts as ``UPKEEP_RECORD_BYTES`` more."""
     compaction_garbage_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
     """A data file with this share of garbage is compacted."""
+    move_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 128 * MIB
+    """At which fragments move to other groups, unless an operator says otherwise."""
     audit_interval_s: float = 900.0
     """Between two comparisons of a server's fragments with the catalog, which find what nothing names."""
     tombstone_keep_s: float = 3600.0

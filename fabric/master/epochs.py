@@ -173,9 +173,10 @@ class Epochs:
         if node.group in self.groups:
             self._dirty[node.group] = None
 
-    def touch_all(self) -> None:
-        """Something changed that any group may depend on."""
-        self._dirty = dict.fromkeys(self.groups)
+    def on_lost(self, node: Node) -> None:
+        """The lease of this server is over."""
+        self.on_event("node", node.server, "lost: no heartbeat within its lease")
+        self.touch(node)
 
     @property
     def dirty(self) -> bool:

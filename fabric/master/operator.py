@@ -66,9 +66,18 @@ class Operator:
             garbage_bytes=beat.garbage_bytes if beat else 0,
         )
 
+    @staticmethod
+    def why_outside(node: Node) -> str:
+        """Why a server has no group."""
+        if node.is_retired:
+            return f"retired from group {node.retired_from}: stop it, wipe its data directory"
+        if node.beat is not None and node.beat.group:
+            return f"group {node.beat.group} is complete: this server is not needed there"
+        return "in no group: it waits for one"
+
     def _reason(self, node: Node) -> str:
         if node.is_retired and not node.group:
-            return f"retired from group {node.retired_from}: stop it, wipe its data directory"
+            return self.why_outside(node)
         if node.is_expected:
             return "never seen yet: it joins its group when it appears"
         if node.phase == UNSEEN:
@@ -79,8 +88,7 @@ class Operator:
             return node.read_only_reason
         group = self._groups.groups.get(node.group)
         if group is None:
-            wish = node.beat.group if node.beat else 0
-            return f"group {wish} is complete: this server is not needed there"
+            return self.why_outside(node)
         if node.server in group.learners:
             return self._reason_of_learner(node, group)
         return self._groups.state(group)[1]

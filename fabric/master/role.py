@@ -13,6 +13,8 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from fabric.errors import BadRequest, Busy, DeadlineExceeded, FabricError, Refused, Unavailable
 from fabric.master import keys, references
 from fabric.master.audit import Audits
@@ -26,6 +28,7 @@ from fabric.master.listing import list_objects
 from fabric.master.membership import Membership, Node
 from fabric.master.operation_ids import OperationIds
 from fabric.master.operator import Operator
+from fabric.master.orders import Orders
 from fabric.master.store import Reader, StoreError, Written
 from fabric.master.topology import TopologyPublisher
 from fabric.master.upkeep import Upkeep
@@ -99,12 +102,32 @@ class MasterRole:
         self._deletion = Deletion(
             store, lambda group: self._groups.members_of(group), settings.delete_grace_s
         )
-        self._groups = Groups(self._membership, self._deletion, replicas, int(settings.lease_s * 1000))
+        self._groups = Groups(
+            self._membership,
+            self._deletion,
+            replicas,
+            int(settings.lease_s * 1000),
+            settings.min_write_replicas,
+        )
         self._catalog = Catalog(store, self._fids, self._operation_ids, self._groups.is_group)
         self._audits = Audits(self._deletion, self._fids)
-        self._publisher = TopologyPublisher(self._membership, self._groups)
+        self._publisher = TopologyPublisher(
+            self._membership, self._groups, is_moving=lambda: self._orders.moves.is_any
+        )
         self._operator = Operator(self._membership, self._groups, self._deletion, version)
-        self._upkeep = Upkeep(self._journal, self._deletion, self._operation_ids)
+        self._orders = Orders(
+            store,
+            settings,
+            self._membership,
+            self._groups,
+            self._deletion,
+            self._audits,
+            self._operator,
+            self._change,
+            wall_offset_s,
+        )
+        self._groups.on_event = self._orders.note
+        self._upkeep = Upkeep(self._journal, self._deletion, self._operation_ids, self._orders)
         self._handlers: dict[type[Message], Callable[..., list[Effect]]] = {
             Heartbeat: self._on_heartbeat,
             Commit: self._on_commit,
@@ -121,6 +144,7 @@ class MasterRole:
             ListObjects: lambda m, sender, now: [Reply(sender, list_objects(store, m))],
             GetTopology: lambda m, sender, now: [Reply(sender, self._publisher.view())],
             GetStatus: self._on_get_status,
+            **self._orders.handlers(),
         }
 
     # --- the role ---------------------------------------------------------------------------------
@@ -137,6 +161,7 @@ class MasterRole:
             self._membership.load(self._store, now)
             self._groups.load(self._store, term)
             self._deletion.load(now)
+            self._orders.load(self._store, now)
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
@@ -164,6 +189,7 @@ class MasterRole:
         self, message: object, sender: Sender, now: float, payload: Payload | None = None
     ) -> list[Effect]:
         """Handle a request, or the news that a batch is durable."""
+        self._orders.at(now)
         try:
             if isinstance(message, Written):
                 return self._settle(self._journal.on_written(message, now), now)
@@ -174,27 +200,29 @@ class MasterRole:
         return []
 
     def on_tick(self, now: float) -> list[Effect]:
-        """Declare silent servers lost; go on with upkeep."""
+        """Declare silent servers lost; try groups again that were avoided; go on with upkeep."""
         if not self._term:
             return []
+        self._orders.at(now)
         try:
             for node in self._membership.expire(now):
                 log.warning("server %s is lost: no heartbeat within its lease", node.server)
-                self._groups.touch(node)
+                self._groups.on_lost(node)
+            self._groups.on_tick(now)
             return self._settle(self._upkeep.on_tick(now), now)
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
     def next_deadline(self) -> float | None:
-        """The next lease to run out, or the next step of upkeep."""
+        """The next lease to run out, group to try again, or step of upkeep."""
         if not self._term:
             return None
-        dues = [due for due in (self._membership.due_at(), self._upkeep.next_deadline()) if due is not None]
-        return min(dues, default=None)
+        dues = self._membership.due_at(), self._groups.next_deadline(), self._upkeep.next_deadline()
+        return min((due for due in dues if due is not None), default=None)
 
     def _settle(self, effects: list[Effect], now: float) -> list[Effect]:
         """Follow up on groups that something touched: new epochs, and a new view for clients."""
-        if not self._groups.dirty or not self._term:
+        if not self._term or not (self._groups.dirty or self._publisher.is_moving_news):
             return effects
         while self._groups.dirty:
             for change in self._groups.reconcile():
@@ -225,13 +253,17 @@ class MasterRole:
         node, changed = self._membership.on_heartbeat(beat, sender.route, now)
         if changed:
             if not node.group and not self._groups.place(node, beat.group):
-                log.warning("server %s waits: group %d is complete", beat.server, beat.group)
+                log.warning("server %s waits: %s", beat.server, self._operator.why_outside(node))
             self._groups.touch(node)
         _note_damage(node, beat.quarantined)
         effects: list[Effect] = []
         if beat.deleted:
             effects = self._confirm_deletes(beat.server, beat.deleted, now)
-        return [Reply(sender, self._groups.assignment(node)), *effects]
+        assignment = self._groups.assignment(node)
+        audit = self._orders.tasks.audit_for(node.group)
+        if audit:
+            assignment = msgspec.structs.replace(assignment, audit=audit)
+        return [Reply(sender, assignment), *effects]
 
     def _confirm_deletes(self, server: str, fids: Sequence[int], now: float) -> list[Effect]:
         news = self._deletion.start_confirm(server, fids)
@@ -251,6 +283,7 @@ class MasterRole:
 
     def _on_report_failure(self, report: ReportFailure, sender: Sender, now: float) -> list[Effect]:
         if report.server in self._membership.nodes:
+            self._groups.on_report(report.server, report.code, now)
             last = self._reported_at.get(report.server)
             if last is None or now - last >= REPORT_LOG_S:
                 self._reported_at[report.server] = now
@@ -322,9 +355,11 @@ class MasterRole:
 
         def relocate(delta: DeltaStore, now: float) -> After:
             done = self._catalog.relocate(delta, message.moved, now)
+            counted = self._orders.tasks.on_relocated(delta, message.moved, done.left)
 
             def on_durable(now: float) -> list[Effect]:
                 self._deletion.on_doomed(done.doomed, now)
+                counted()
                 return [Reply(sender, Relocated(done.named))]
 
             return on_durable
@@ -361,7 +396,11 @@ class MasterRole:
 
     def _on_get_status(self, message: GetStatus, sender: Sender, now: float) -> list[Effect]:
         uptime_s = now - self._started_at
-        return [Reply(sender, self._operator.status(self._term, uptime_s, self._fids.high_water, now))]
+        status = self._operator.status(self._term, uptime_s, self._fids.high_water, now)
+        status = msgspec.structs.replace(
+            status, doomed=self._deletion.doomed_count(), orphans_freed=self._audits.orphans_freed
+        )
+        return [Reply(sender, status)]
 
     def _on_set_server_status(self, message: SetServerStatus, sender: Sender, now: float) -> list[Effect]:
         node = self._operator.find(message.server, message.status)

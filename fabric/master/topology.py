@@ -7,6 +7,8 @@ nothing, so it travels with the view and makes no new number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fabric.master import groups as states
 from fabric.master.groups import Groups
 from fabric.master.membership import LOST, UNSEEN, Membership, Node
@@ -31,12 +33,17 @@ def node_state(node: Node, groups: Groups) -> str:
 class TopologyPublisher:
     """Builds views, numbers them, and publishes one when it differs from the one before."""
 
-    def __init__(self, membership: Membership, groups: Groups) -> None:
+    def __init__(
+        self, membership: Membership, groups: Groups, is_moving: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``is_moving`` says whether proxies are to ask for fragments to move."""
         self._membership = membership
         self._groups = groups
+        self._is_moving = is_moving
+        self._told_moving = False
         self._term = 0
         self._sequence = 0
-        self._published: tuple[list[NodeView], list[tuple[object, ...]]] | None = None
+        self._published: tuple[object, ...] | None = None
 
     def start(self, term: int) -> None:
         """Number from (term, 1)."""
@@ -63,11 +70,18 @@ class TopologyPublisher:
             for group in groups.groups.values()
             if group.record is not None
         ]
-        return Topology(self._term, self._sequence, nodes, views)
+        return Topology(self._term, self._sequence, nodes, views, self._is_moving())
+
+    @property
+    def is_moving_news(self) -> bool:
+        """Has it changed, since the last publication, whether there is anything to move?"""
+        return self._told_moving != self._is_moving()
 
     def publish_if_changed(self) -> list[Effect]:
         """A numbered view, unless nothing but free space changed."""
-        essence = self._essence(self.view())
+        view = self.view()
+        self._told_moving = view.moving
+        essence = self._essence(view)
         if essence == self._published:
             return []
         self._published = essence
@@ -82,5 +96,6 @@ class TopologyPublisher:
         return [Publish(CatalogChanged(self._term, self._sequence, paths))]
 
     @staticmethod
-    def _essence(view: Topology) -> tuple[list[NodeView], list[tuple[object, ...]]]:
-        return view.nodes, [(g.group, g.epoch, g.writable, g.members) for g in view.groups]
+    def _essence(view: Topology) -> tuple[object, ...]:
+        groups = [(g.group, g.epoch, g.writable, g.members) for g in view.groups]
+        return view.nodes, groups, view.moving

@@ -18,6 +18,8 @@ class ClusterView:
         self.sequence = 0
         self.nodes: dict[str, NodeView] = {}
         self.groups: dict[int, GroupView] = {}
+        self.moving = False
+        """The master has fragments to be moved."""
 
     @property
     def known(self) -> bool:
@@ -31,6 +33,7 @@ class ClusterView:
         self.term, self.sequence = topology.term, topology.sequence
         self.nodes = {node.server: node for node in topology.nodes}
         self.groups = {group.group: group for group in topology.groups}
+        self.moving = topology.moving
         return True
 
     def follows(self, term: int, sequence: int) -> bool:

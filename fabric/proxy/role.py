@@ -16,6 +16,7 @@ from fabric.node.effects import Effect, Payload, Reply, Sender
 from fabric.proxy.context import Context, ignore
 from fabric.proxy.download import Download
 from fabric.proxy.master_link import MasterLink
+from fabric.proxy.mover import Mover
 from fabric.proxy.upload import ABORT_TIMEOUT_MS, Upload
 from fabric.settings import Settings
 from fabric.wire.codec import failed
@@ -68,6 +69,7 @@ class ProxyRole:
         self._context = Context(name, master, settings, rng)
         self._settings = settings
         self._link = MasterLink(self._context)
+        self._mover = Mover(self._context, self._link.start_upload)
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PutFragment: self._on_put_fragment,
             PutObject: self._on_put_object,
@@ -95,18 +97,20 @@ class ProxyRole:
         elif isinstance(message, Message):
             effects = self._context.calls.on_reply(message, sender, now, payload)
         self._link.hurry_if_stale(now)
+        self._mover.on_view(now)
         return effects
 
     def on_tick(self, now: float) -> list[Effect]:
         """End what ran out of time; refresh the view and the stock of fids."""
         effects = self._context.calls.on_tick(now) + self._context.timers.on_tick(now)
         self._link.hurry_if_stale(now)
-        return effects + self._link.on_tick(now)
+        return effects + self._link.on_tick(now) + self._mover.on_tick(now)
 
     def next_deadline(self) -> float | None:
-        """The earliest of the next call's end, the next timer, and the next refresh."""
+        """The earliest of the next call's end, the next timer, the next refresh, and the next moves."""
         due = self._link.next_deadline()
-        for at in (self._context.calls.next_deadline(), self._context.timers.next_deadline()):
+        waiting = self._context.calls, self._context.timers, self._mover
+        for at in (each.next_deadline() for each in waiting):
             if at is not None:
                 due = min(due, at)
         return due

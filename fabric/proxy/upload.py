@@ -48,8 +48,18 @@ class Upload:
     """The life of one ``PutFragment`` or of the payload of one ``PutObject``."""
 
     def __init__(
-        self, context: Context, payload: Payload, checksum: int, deadline: float, done: Done, give_up: GiveUp
+        self,
+        context: Context,
+        payload: Payload,
+        checksum: int,
+        deadline: float,
+        done: Done,
+        give_up: GiveUp,
+        *,
+        besides: int = 0,
+        target: int = 0,
     ) -> None:
+        """``besides``: a group that it is not to go to; ``target``: the only one that it may; 0: any."""
         self._context = context
         self._payload = payload
         self._length = len(payload)
@@ -57,7 +67,8 @@ class Upload:
         self._deadline = deadline
         self._done = done
         self._give_up = give_up
-        self._tried: set[int] = set()
+        self._tried: set[int] = {besides}
+        self._target = target
         self._attempts = 0
         self._attempt_fid: int | None = None
         self._group: GroupView | None = None
@@ -71,7 +82,11 @@ class Upload:
         context = self._context
         if now >= self._deadline:
             return self._give_up(failed(DeadlineExceeded("the fragment could not be stored in time")), now)
-        groups = [group for group in context.view.writable_groups() if group.group not in self._tried]
+        groups = [
+            group
+            for group in context.view.writable_groups()
+            if group.group not in self._tried and self._target in (0, group.group)
+        ]
         group = choose_group(groups, context.pending_bytes, self._length, context.rng)
         if group is None:
             return self._no_group(now)
