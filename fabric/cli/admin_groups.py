@@ -19,7 +19,7 @@ from fabric.cli.admin_tables import print_groups, print_nodes
 from fabric.cli.admin_tasks import bytes_per_s, show_cancelled, wait_option
 from fabric.cli.output import plain, print_json
 from fabric.cli.ports import NoFreePort, free_ports_from, next_port
-from fabric.cli.task_work import RUNNING, begin
+from fabric.cli.task_work import DONE, RUNNING, begin
 from fabric.settings import CHUNK_PORT
 from fabric.wire.messages import (
     AddGroup,
@@ -98,8 +98,8 @@ def drain(
 ) -> None:
     """Move everything out of GROUP to other groups, online; afterwards its servers may be stopped.
 
-    GROUP takes no new fragments from now on.  Readers and writers do not notice.  Repeating it while it
-    runs sets its limit.
+    GROUP takes no new fragments from now on, also when it is empty, until --cancel.  Readers and writers do
+    not notice.  Repeating it while it runs sets its limit.
     """
     if not cancel:
         rate = bytes_per_s(max_mb_s)
@@ -109,7 +109,7 @@ def drain(
         raise click.UsageError("--cancel stands alone")
     tasks = ask(master, ListTasks(0), TaskList).tasks
     for task in reversed(tasks):
-        if task.kind == "drain-group" and task.group == number and task.state == RUNNING:
+        if task.kind == "drain-group" and task.group == number and task.state in (RUNNING, DONE):
             show_cancelled(ask(master, CancelTask(0, task.task), TaskStarted), as_json)
             return
     raise click.ClickException(f"group {number} is not being drained")

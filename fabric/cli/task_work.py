@@ -138,7 +138,9 @@ def show_ended(task: TaskStatus, as_json: bool, started: TaskStarted | None = No
         print_json(plain(task) if started is None else _as_json(started, task))
     else:
         far = amount(task)
-        text = f"task {task.task}, {what(task)}: {task.state} after {took(task)}"
+        # What is over at once has no number.
+        title = f"task {task.task}, {what(task)}" if task.task else what(task)
+        text = f"{title}: {task.state}" + (f" after {took(task)}" if task.task else "")
         click.echo(text + (f", {far}" if far else "") + (f": {task.reason}" if task.reason else ""))
     if task.state != DONE:
         sys.exit(1)

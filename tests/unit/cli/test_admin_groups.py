@@ -202,15 +202,31 @@ def test_a_task_that_the_master_has_forgotten_ends_the_waiting(peers: Peers) -> 
 
 
 def test_a_drain_is_cancelled_by_its_group(peers: Peers) -> None:
-    peers.tasks = [[task(1), task(2, state="done"), task(4, group=1), task(5, kind="rebalance", group=0)]]
+    others = [task(2, state="cancelled"), task(4, group=1), task(5, kind="rebalance", group=0)]
+    peers.tasks = [[task(1), *others]]
     peers.answers = [TaskStarted(task(1, state="cancelled"), True, [])]
     result = run("group", "drain", "2", "--cancel")
     assert (result.exit_code, result.output) == (0, "task 1, drain group 2: cancelled\n")
     assert peers.asked == [CancelTask(0, 1)]
 
 
-def test_a_drain_that_does_not_run_cannot_be_cancelled(peers: Peers) -> None:
+def test_a_group_that_was_drained_takes_fragments_again(peers: Peers) -> None:
     peers.tasks = [[task(1, state="done")]]
+    peers.answers = [TaskStarted(task(1, state="cancelled"), True, [])]
+    assert run("group", "drain", "2", "--cancel").exit_code == 0
+    assert peers.asked == [CancelTask(0, 1)]
+
+
+def test_what_is_over_at_once_has_no_number(peers: Peers) -> None:
+    over = task(0, kind="accept-loss", state="done", reason="group 2 begins anew", total=0, done=0)
+    peers.answers = [TaskStarted(over, True, PLAN)]
+    result = run("group", "accept-loss", "2", "--yes")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "accept the loss of group 2: done: group 2 begins anew"
+
+
+def test_a_drain_that_does_not_run_cannot_be_cancelled(peers: Peers) -> None:
+    peers.tasks = [[task(1, state="cancelled")]]
     result = run("group", "drain", "2", "--cancel")
     assert (result.exit_code, result.output) == (1, "Error: group 2 is not being drained\n")
 
