@@ -77,6 +77,13 @@ def is_any(store: Reader, group: int) -> bool:
     return bool(store.scan(prefix, keys.after_all(prefix), 1))
 
 
+def is_any_kept(store: Reader, group: int, limit: int) -> bool:
+    """Does any object that is not deleted name a fragment of this group?  Looks at ``limit`` at most."""
+    found, _ = of_group(store, group, b"", limit)
+    objects = {reference.object_id for reference in found}
+    return len(found) == limit or any(store.get(keys.doomed_key(each)) is None for each in objects)
+
+
 def fragment(store: Reader, group: int, reference: Reference) -> FragmentRef | None:
     """The fragment as its page has it; None when the page has changed since."""
     value = store.get(keys.page_key(reference.object_id, reference.start))

@@ -34,6 +34,8 @@ SETTLE_S = 5.0
 SHIFT_BYTES_MIN = 16 * MIB
 """Groups whose fill differs by less are left alone."""
 NO_PROXY_S = 5.0
+KEPT_SCAN = 5_000
+"""References looked at to see whether anything is left to move; so many are taken for a yes."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -141,12 +143,14 @@ class DrainGroup:
         record.total = max(record.total, record.done)
         members = cluster.groups.nodes_of(group)
         fragments = max((node.beat.fragments for node in members if node.beat), default=0)
-        if references.is_any(cluster.store, group.group):
+        if references.is_any_kept(cluster.store, group.group, KEPT_SCAN):
             if not cluster.takers(besides=group.group):
                 return Progress(record.total, record.done, "waiting: no other group takes writes")
             if now - max(cluster.moves.asked_at, began_at) > NO_PROXY_S:
                 return Progress(record.total, record.done, "waiting: no proxy asks for fragments to move")
-            return Progress(record.total, record.done, "moving; readers may finish with the old ones")
+            return Progress(record.total, record.done, "moving")
+        if references.is_any(cluster.store, group.group):
+            return Progress(record.total, record.total, "moved; readers may finish with the old fragments")
         away = [node.server for node in members if not node.alive]
         if away:
             return Progress(record.total, record.total, f"waiting for {', '.join(away)} to come back")
