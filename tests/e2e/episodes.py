@@ -235,23 +235,26 @@ def unexcused(calls: Iterable[Call], episodes: list[Episode], groups_of: dict[st
 
 def summary(calls: list[Call], episodes: list[Episode], groups_of: dict[str, int]) -> str:
     """What a person wants to know of a run."""
-    lines = [f"{len(episodes)} episodes; healed at the latest {_latest_heal(episodes):.1f} s after the end"]
-    quiet = [one for one in episodes if all(fault.subject in groups_of for fault in one.faults)]
+    latest = max((episode.healed - episode.ended for episode in episodes), default=0.0)
+    lines = [f"{len(episodes)} episodes; healed at the latest {latest:.1f} s after the end"]
     for kind in sorted({call.kind for call in calls}):
         these = [call for call in calls if call.kind == kind]
         errors = Counter(call.error.partition(":")[0] for call in these if call.error)
-        beside = [call for call in these if any(_touches(call, one) for one in quiet if len(one.faults) == 1)]
-        longest = max((call.seconds for call in these), default=0.0)
+        longest = max(call.seconds for call in these)
         lines.append(
-            f"{kind:7}{len(these):6} calls, failed: {dict(errors) or 'none'}; longest {longest:.2f} s,"
-            f" beside a single chunk server's fault {max((c.seconds for c in beside), default=0.0):.2f} s"
+            f"{kind:7}{len(these):6} calls, failed: {dict(errors) or 'none'}; longest {longest:.2f} s"
         )
+        lines += _longest_beside_one(these, episodes, groups_of)
     return "\n".join(lines)
 
 
-def _touches(call: Call, episode: Episode) -> bool:
-    return call.begun <= episode.healed and call.ended >= episode.begun
-
-
-def _latest_heal(episodes: list[Episode]) -> float:
-    return max((episode.healed - episode.ended for episode in episodes), default=0.0)
+def _longest_beside_one(calls: list[Call], episodes: list[Episode], groups_of: dict[str, int]) -> list[str]:
+    """By kind of fault: the longest call beside that fault of one chunk server, and beside nothing else."""
+    longest: dict[str, tuple[float, str]] = {}
+    for call in calls:
+        beside = [one for one in episodes if one.begun <= call.ended and call.begun <= one.healed]
+        if len(beside) != 1 or len(beside[0].faults) != 1 or beside[0].faults[0].subject not in groups_of:
+            continue
+        (fault,) = beside[0].faults
+        longest[fault.kind] = max(longest.get(fault.kind, (0.0, "")), (call.seconds, str(fault)))
+    return [f"       {seconds:.2f} s beside {fault}" for seconds, fault in longest.values()]
