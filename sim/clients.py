@@ -44,6 +44,11 @@ class Client:
         self._timers: list[tuple[float, int, Callable[[], list[Effect]]]] = []
         self._number = 0
 
+    def begin_life(self) -> None:
+        """A new life knows nothing of what the one before it waited for."""
+        self._calls = Calls(self.rng)
+        self._timers = []
+
     # --- the role ---------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:

@@ -46,8 +46,6 @@ class Cluster:
             for group in range(1, groups + 1)
             for name in (f"chunk-{group}{letter}" for letter in "abc"[:REPLICAS])
         }
-        for host in self.chunks.values():
-            host.others = [other for other in self.members(host.group) if other is not host]
         self.proxies = [ProxyHost(world, f"proxy-{n + 1}", settings) for n in range(proxies)]
         self.clients = [
             make_client(world, f"client-{n + 1}", [p.process.endpoint for p in self.proxies], self.history)

@@ -269,17 +269,18 @@ class FakeDisk:
         self.unsynced_names.clear()
 
     def free_bytes(self) -> int:
-        return max(0, self.capacity - self._used() - self.hidden_free_bytes)
+        return max(0, self.capacity - self.used_bytes() - self.hidden_free_bytes)
 
     def capacity_bytes(self) -> int:
         return self.capacity
 
     def fitting_bytes(self, size: int, offset: int, length: int) -> int:
         """How many of ``length`` bytes at ``offset`` of a file of this size find room."""
-        room = max(0, self.capacity - self._used())
+        room = max(0, self.capacity - self.used_bytes())
         return max(0, min(length, size + room - offset))
 
-    def _used(self) -> int:
+    def used_bytes(self) -> int:
+        """Taken by files."""
         return sum(len(inode.content) for inode in self.files.values())
 
     def _inode(self, name: str) -> Inode:
@@ -317,6 +318,12 @@ class FakeDisk:
         for content in (self.files[name].content, self.files[name].durable):
             if offset < len(content):
                 content[offset] ^= 1 << bit
+
+    def overwrite(self, name: str, offset: int, data: bytes) -> None:
+        """Other bytes, as by a write that went to the wrong place; the file keeps its size."""
+        for content in (self.files[name].content, self.files[name].durable):
+            end = min(offset + len(data), len(content))
+            content[offset:end] = data[: max(0, end - offset)]
 
     def cut(self, name: str, length: int) -> None:
         """Bytes lost from the end, as by a careless copy."""

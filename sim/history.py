@@ -86,9 +86,20 @@ class History:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.begun = 0
+        """Things that clients began to do."""
+        self.begun_max: int | None = None
+        """So many of them; None: no limit."""
         self.paths: dict[str, PathState] = {}
         self.acknowledged = self.refused = self.unknown = 0
         self.reads = self.failed_reads = 0
+
+    def begin(self) -> bool:
+        """May a client do one more thing?"""
+        if self.begun_max is not None and self.begun >= self.begun_max:
+            return False
+        self.begun += 1
+        return True
 
     def state(self, path: str, immutable: bool = False) -> PathState:
         """A path, new or known."""

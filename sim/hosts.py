@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from fabric.chunk.data_file import file_name
 from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import ReadBatch, ScrubDone, ScrubJob, ScrubStatus, WriteBatch
 from fabric.chunk.role import ChunkRole
@@ -18,7 +17,7 @@ from fabric.master.store import store_worker
 from fabric.proxy.role import ProxyRole
 from fabric.settings import MIB, Settings
 from sim.crashes import keep_some
-from sim.disk import FakeDisk, PowerCut, keep_nothing
+from sim.disk import FakeDisk, Keep, PowerCut, keep_nothing
 from sim.index import MemoryIndexHome
 from sim.process import Built, LaneSpec, Process
 from sim.store import MemoryStore
@@ -60,9 +59,12 @@ class ChunkHost:
         """On this disk."""
         self.largest_batch = 1
         """Items of a write batch."""
-        self.failed_syncs = 0
-        self.others: list[ChunkHost] = []
-        """The other members of its group."""
+        self.failed_disk = False
+        """Its process must be started again by an operator, after faults."""
+        self.keeper: ChunkHost | None = None
+        """The member of its group whose disk is never damaged; None: it is that one."""
+        self.cut_at = ""
+        """The machine goes dark at the next step on its disk that begins with this."""
         self.scrubs = True
         self.process = Process(world, name, endpoint_of(name), self._build, "chunk")
 
@@ -89,7 +91,7 @@ class ChunkHost:
             version="sim",
         )
         lanes = {
-            "write": LaneSpec(engine.run, self._write_s),
+            "write": LaneSpec(lambda job: self._run(engine, job), self._write_s),
             "read": LaneSpec(engine.run, self._read_s, self.settings.read_threads),
             "background": LaneSpec(lambda job: self._upkeep(engine, job), self._write_s),
         }
@@ -98,8 +100,26 @@ class ChunkHost:
     def _upkeep(self, engine: Engine, job: object) -> object:
         # A scrub is hundreds of small jobs: most runs do without.
         if self.scrubs or not isinstance(job, ScrubJob):
-            return engine.run(job)
+            return self._run(engine, job)
         return ScrubDone(ScrubStatus(), engine.status(), idle=True)
+
+    def _run(self, engine: Engine, job: object) -> object:
+        if not self.cut_at:
+            return engine.run(job)
+
+        def step(what: str) -> None:
+            if what.startswith(self.cut_at):
+                raise PowerCut(what)
+
+        self.disk.step = step
+        try:
+            return engine.run(job)
+        except PowerCut as cut:
+            self.world.note("interrupted", self.name, type(job).__name__, str(cut))
+            self.cut_power(self.rng.uniform(0.1, 8.0))
+        finally:
+            self.disk.step = lambda what: None
+        return None
 
     def _write_s(self, job: object) -> float:
         if isinstance(job, WriteBatch):
@@ -143,11 +163,12 @@ class ChunkHost:
         if self.home.current is not None:
             self.home.current.close()
 
-    def cut_power(self, restart_after_s: float | None) -> None:
-        """The machine goes dark."""
+    def cut_power(self, restart_after_s: float | None, keep: Keep | None = None) -> None:
+        """The machine goes dark; ``keep`` says what is left of what was not synced, else chance does."""
+        self.cut_at = ""
         self.process.kill(restart_after_s)
         self.world.note("power cut", self.name)
-        keep = self.rng.choice([keep_nothing, keep_some(self.rng)])
+        keep = keep or self.rng.choice([keep_nothing, keep_some(self.rng)])
         self.disk = self.disk.crash(keep, piece_bytes=self.rng.choice([0, 512]))
         self.home = self.home.crash(self.rng.randint(0, self.home.unsynced))
 
@@ -165,37 +186,6 @@ class ChunkHost:
         self.uuid = self.rng.randbytes(16)
         self.replaced_at = self.world.now
         self.flips = 0
-
-    def flip_bits(self, count: int) -> None:
-        """Bitrot somewhere in what was written."""
-        for _ in range(count):
-            names = [name for name in self.disk.names() if any(self.disk.files[name].durable)]
-            if not names:
-                return
-            name = self.rng.choice(names)
-            offset = self.rng.randrange(len(self.disk.files[name].durable.rstrip(b"\0")))
-            if self._is_only_copy(name, offset):
-                continue
-            self.world.note("bit flipped", self.name, name, offset)
-            self.disk.flip(name, offset, self.rng.randrange(8))
-            self.flipped_at = self.world.now
-            self.flips += 1
-
-    def _is_only_copy(self, name: str, offset: int) -> bool:
-        """Does a fragment lie there that some other member lacks, or does not run to tell?
-
-        Such a one was never acknowledged.  If it rots nobody can copy it, and as long as fragments that were
-        never committed are not collected, its group waits for ever for its members to be equal.
-        """
-        if self.engine is None or not self.process.alive:
-            return True
-        rows = self.engine._index.scan()
-        for fid, entry in rows:
-            if not entry.is_tombstone and file_name(entry.file) == name:
-                covered = entry.offset <= offset < entry.offset + entry.record_bytes
-                if covered and not all(fid in other.live() for other in self.others):
-                    return True
-        return False
 
     def holds(self, payload: bytes) -> bool:
         """Are these bytes on stable storage, in a file whose name is?"""

@@ -202,6 +202,10 @@ class Network:
         for source, target in list(self._cuts):
             self.mend(source, target)
 
+    def break_connection(self, one: str, other: str) -> None:
+        """What is under way between these two is lost; they may connect again at once."""
+        self._break(one, other)
+
     def on_death(self, process: Process) -> None:
         """All its connections are broken."""
         for other in list(self._world.processes.values()):

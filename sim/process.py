@@ -73,8 +73,10 @@ class Lane:
             self._process.later(works_at_s, partial(self._work, running, duration_s - works_at_s))
 
     def _work(self, running: _Job, left_s: float) -> None:
-        running.result = self._spec.run(running.job)
         running.done = True
+        running.result = self._spec.run(running.job)
+        if not self._process.alive:
+            return  # it was the job's last step
         if left_s:
             self._process.later(left_s, lambda: self._end(running))
         else:

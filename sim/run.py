@@ -14,6 +14,7 @@ import msgspec
 from sim.checkers import all_checkers
 from sim.cluster import Cluster
 from sim.faults import Faults
+from sim.shape import Shape
 from sim.watcher import Violation
 from sim.world import START_S as BEGIN_S
 from sim.world import TRACE_LINES, World
@@ -33,7 +34,7 @@ QUIET_S = 90.0
 class Result(msgspec.Struct, frozen=True):
     """What became of a run."""
 
-    seed: int
+    shape: Shape
     violation: str
     """Empty: all promises were kept."""
     digest: str
@@ -46,23 +47,39 @@ class Result(msgspec.Struct, frozen=True):
     faults: list[str]
     trace: list[str]
 
+    faults_done: list[tuple[int, float, str]]
+    """Number, time and kind."""
+    begun: int
+    """Things that clients began to do before healing."""
+
+    @property
+    def seed(self) -> int:
+        """What decides it."""
+        return self.shape.seed
+
+    @property
+    def promise(self) -> str:
+        """The one that was broken, or nothing."""
+        return self.violation.partition(":")[0]
+
     @property
     def replay(self) -> str:
         """The line that shows it again."""
-        return f"python -m sim --seed {self.seed} --trace"
+        return f"{self.shape.line()} --trace"
 
 
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, kinds: Sequence[str] = (), trace_lines: int = TRACE_LINES) -> None:
-        """``kinds`` of faults; none: the seed chooses."""
-        self.world = World(seed, trace_lines)
-        self.cluster = Cluster(self.world)
+    def __init__(self, shape: Shape, trace_lines: int = TRACE_LINES) -> None:
+        self.shape = shape
+        self.world = World(shape.seed, trace_lines)
+        self.cluster = Cluster(self.world, shape.groups, shape.proxies, shape.clients)
+        self.cluster.history.begun_max = shape.operations
         for checker in all_checkers():
             checker.attach(self.cluster)
             self.world.watchers.add(checker)
-        self.faults = Faults(self.cluster, kinds)
+        self.faults = Faults(self.cluster, shape.kinds, shape.only_faults)
 
     def judged(self) -> str:
         """Run it; returns the promise that was broken and how, or nothing.
@@ -85,7 +102,8 @@ class Run:
         if not world.run(START_S, cluster.is_begun):
             raise Violation("liveness", "a new cluster did not become writable")
         self.faults.begin()
-        world.run(world.rng.uniform(*SAFETY_S))
+        seconds = world.rng.uniform(*SAFETY_S)
+        world.run(seconds if self.shape.seconds is None else self.shape.seconds)
         self.faults.heal()
         # A write that hangs in a disk is a fault that lasts: it ends by itself.
         world.run(max(host.stalled_until for host in cluster.chunks.values()) - world.now)
@@ -95,6 +113,8 @@ class Run:
         self._demand(HEAL_S, lambda: not any(w.busy for w in cluster.clients), "clients are still busy")
         self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest")
         self._write_and_read_all()
+        # Second reads that lost a race may still be under way.
+        world.run(self.cluster.settings.read_timeout_s + 0.5)
         for checker in world.watchers.all:
             checker.at_end()
 
@@ -154,12 +174,17 @@ def _quietly() -> Iterator[None]:
 
 
 def simulate(seed: int, kinds: Sequence[str] = ()) -> Result:
-    """Run one seed."""
-    run = Run(seed, kinds)
+    """Run one seed, with these kinds of faults; none: the seed chooses."""
+    return simulate_shape(Shape(seed, tuple(kinds)))
+
+
+def simulate_shape(shape: Shape, trace_lines: int = TRACE_LINES) -> Result:
+    """Run it."""
+    run = Run(shape, trace_lines)
     violation = run.judged()
     history, world = run.cluster.history, run.world
     return Result(
-        seed,
+        shape,
         violation,
         world.digest(),
         world.events,
@@ -170,4 +195,6 @@ def simulate(seed: int, kinds: Sequence[str] = ()) -> Result:
         world.now - BEGIN_S,
         list(run.faults.kinds),
         world.trace(),
+        list(run.faults.done),
+        history.begun,
     )

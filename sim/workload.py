@@ -76,6 +76,15 @@ class Worker(Client):
         self._made = 0
         self._think_s = rng.choice(THINK_S)
         self._after: Callable[[str], list[Effect]] | None = None
+        self._unsettled: Callable[[str, str], None] | None = None
+        """Ends the write that is under way: its outcome, and a code."""
+
+    def begin_life(self) -> None:
+        """What the last life was writing is there whole or not at all; nobody will ever be told."""
+        super().begin_life()
+        self.busy, self._after = False, None
+        if self._unsettled is not None:
+            self._unsettled("unknown", "KILLED")
 
     def start(self, now: float) -> list[Effect]:
         self.now = now
@@ -86,7 +95,7 @@ class Worker(Client):
         return self.wait(self.rng.uniform(*self._think_s), self._work)
 
     def _work(self) -> list[Effect]:
-        if not self.working:
+        if not self.working or not self.history.begin():
             return self.wait(0.5, self._work)
         self.busy = True
         actions: list[tuple[int, Callable[[], list[Effect]]]] = [
@@ -209,11 +218,8 @@ class Worker(Client):
             states[path].begin(value)
         self.world.note(self.name, what, *values)
 
-        def end(answer: Message, data: Any, uncertain: bool) -> list[Effect]:
-            code = answer.code if isinstance(answer, Failed) else ""
-            outcome = "unknown" if uncertain else "refused"
-            if isinstance(answer, Committed):
-                outcome = "acknowledged"
+        def settle(outcome: str, code: str) -> None:
+            self._unsettled = None
             for path, value in values.items():
                 if outcome == "acknowledged":
                     states[path].acknowledge(value)
@@ -226,9 +232,15 @@ class Worker(Client):
             attempted = Attempted(self.name, what, outcome, values, code)
             for look in self.world.watchers.writes:
                 look(attempted)
+
+        def end(answer: Message, data: Any, uncertain: bool) -> list[Effect]:
+            code = answer.code if isinstance(answer, Failed) else ""
+            outcome = "unknown" if uncertain else "refused"
+            settle("acknowledged" if isinstance(answer, Committed) else outcome, code)
             after, self._after = self._after, None
             return after(code) if after is not None else self._think()
 
+        self._unsettled = settle
         return end
 
     # --- reading ----------------------------------------------------------------------------------
@@ -322,7 +334,12 @@ class Worker(Client):
 
 
 def make_client(world: World, name: str, proxies: list[str], history: History) -> Worker:
-    """A client and its process, which nobody kills."""
+    """A client and its process."""
     worker = Worker(world, name, random.Random(world.rng.getrandbits(64)), proxies, history)
-    worker.process = Process(world, name, f"tcp://{name}:1", lambda process: Built(worker), "client")
+
+    def build(process: Process) -> Built:
+        worker.begin_life()
+        return Built(worker)
+
+    worker.process = Process(world, name, f"tcp://{name}:1", build, "client")
     return worker

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import xxhash
 
+from fabric.wire.messages import Assignment, Audited, AuditFragments, Heartbeat
 from sim.network import Network
 from sim.process import Process
 from sim.watcher import Violation, Watchers
@@ -21,6 +22,8 @@ EVENTS_PER_MOMENT_MAX = 50_000
 START_S = 1000.0
 WALL_S = 1_700_000_000.0
 TRACE_LINES = 400
+"""The last ones, without routine: heartbeats, repeated assignments, audits."""
+_ROUTINE = (Heartbeat, AuditFragments, Audited)
 
 
 class World:
@@ -37,6 +40,8 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._digest = xxhash.xxh3_64()
+        self._shows_all = trace_lines > TRACE_LINES
+        self._assigned: dict[tuple[str, str], Assignment] = {}
         self._trace: deque[tuple[float, tuple[object, ...]]] = deque(maxlen=trace_lines)
 
     def add(self, process: Process) -> None:
@@ -81,9 +86,17 @@ class World:
 
     def saw(self, source: str, target: str, frame: bytes, message: object, length: int) -> None:
         """A message was delivered."""
-        self._trace.append((self.now, (source, "->", target, message, length)))
+        if self._shows_all or not self._is_routine(source, target, message):
+            self._trace.append((self.now, (source, "->", target, message, length)))
         self._digest.update(frame)
         self._digest.update(f"{self.now}{target}{length}".encode())
+
+    def _is_routine(self, source: str, target: str, message: object) -> bool:
+        if isinstance(message, Assignment):
+            link = (source, target)
+            before, self._assigned[link] = self._assigned.get(link), message
+            return before == message
+        return isinstance(message, _ROUTINE)
 
     def inspect(self, process: Process) -> None:
         """A role has handled something."""

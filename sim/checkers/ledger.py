@@ -1,12 +1,14 @@
 """What is known of every fragment, from the messages alone.
 
 A fragment is *acknowledged* when a proxy has told a client so, *committed* when the master has told a proxy
-so.  It is *doomed* from the moment that a commit which would remove its object is sent, since that may
-take effect whatever its sender hears; it is *gone* when that commit was confirmed.
+so.  One that is acknowledged and not committed *counts* until the lease of its fid is over; then it may be
+collected as garbage.  A fragment is *doomed* from the moment that a commit which would remove its object is
+sent, since that may take effect whatever its sender hears; it is *gone* when that commit was confirmed.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from fabric.wire.messages import (
     Commit,
     Committed,
     DeleteOperation,
+    FidLease,
     FragmentRef,
     Message,
     MoveOperation,
@@ -44,6 +47,9 @@ class Ledger(Watcher):
         self.known: dict[int, Known] = {}
         self.objects: dict[str, list[int]] = {}
         """Path -> fids, of what is committed there; paths with operations in doubt have more."""
+        self._lease_firsts: list[int] = []
+        self._lease_ends: list[float] = []
+        """Until when the fids from the first one on, up to the next first one, are leased at least."""
         self._operations: dict[bytes, list[int]] = {}
         """Operation id -> the fids that its first try named."""
         self._doubtful: set[bytes] = set()
@@ -53,6 +59,17 @@ class Ledger(Watcher):
     def fragment(self, ref: FragmentRef) -> Known:
         """What is known of it, from now on."""
         return self.known.setdefault(ref.fid, Known(ref))
+
+    def counts(self, fid: int) -> bool:
+        """Must every member of its group hold it, when the group is well?"""
+        known = self.known.get(fid)
+        if known is None or known.doomed:
+            return False
+        return known.committed_at >= 0 or (known.acknowledged_at >= 0 and not self._lease_is_over(fid))
+
+    def _lease_is_over(self, fid: int) -> bool:
+        at = bisect_right(self._lease_firsts, fid) - 1
+        return at >= 0 and self.cluster.world.now >= self._lease_ends[at]
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
         if target.kind != "master" or not isinstance(message, Commit):
@@ -82,6 +99,10 @@ class Ledger(Watcher):
         now = self.cluster.world.now
         if isinstance(answer, Stored) and isinstance(request, PutFragment):
             self.fragment(answer.fragment).acknowledged_at = now
+        elif server.kind == "master" and isinstance(answer, FidLease):
+            at = bisect_right(self._lease_firsts, answer.first)
+            self._lease_firsts.insert(at, answer.first)
+            self._lease_ends.insert(at, now + self.cluster.settings.fid_lease_s)
         elif server.kind == "master" and isinstance(request, Commit) and isinstance(answer, Committed):
             self._confirm(request, now)
 

@@ -75,15 +75,11 @@ class Durable(Ledger):
         forgotten = [
             fid
             for fid in sorted(self._confirmed_by.get((host.name, host.uuid), ()))
-            if self._counts(fid) and (fid not in live or not host.holds(self._payloads[fid]))
+            if self.counts(fid) and (fid not in live or not host.holds(self._payloads[fid]))
         ]
         if len(forgotten) > host.flips * host.largest_batch:
             text = f"starts with {host.flips} flipped bits and has forgotten {len(forgotten)} fragments"
             raise Violation("P1", f"{host.name} {text}: {forgotten[:10]}")
-
-    def _counts(self, fid: int) -> bool:
-        known = self.known.get(fid)
-        return known is not None and max(known.acknowledged_at, known.committed_at) >= 0 and not known.doomed
 
     def _missing(self, group: int, payload: bytes) -> list[str]:
         hosts = self.cluster.members(group)

@@ -74,8 +74,7 @@ class Rejoin(Ledger):
         host = self.cluster.chunks[server.name]
         live = host.live()
         for fid, known in self.known.items():
-            counts = known.acknowledged_at >= 0 or known.committed_at >= 0
-            if known.ref.group == host.group and counts and not known.doomed and fid not in live:
+            if known.ref.group == host.group and fid not in live and self.counts(fid):
                 text = f"takes writes in epoch {answer.epoch} and lacks fid {fid}"
                 raise Violation("P6", f"{server.name} {text}, which was acknowledged")
 
