@@ -11,12 +11,14 @@ from pathlib import Path
 import click
 import pytest
 
+from fabric.cli.admin import command as admin
 from fabric.cli.root import fabric
 from fabric.settings import settings_from
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
 def _links() -> Iterator[tuple[Path, str]]:
@@ -45,11 +47,17 @@ def test_files_are_named_at_all() -> None:
     assert len(_named_files()) > 5
 
 
-def _commands() -> list[list[str]]:
-    """Every ``fabric …`` line of the README's consoles, without redirections and remarks."""
-    lines = re.findall(r"^[\w-]*\$ +(?:\.venv/bin/)?fabric ([^#|\n]+)", README, re.MULTILINE)
-    inline = re.findall(r"`fabric (\w[^`]*--[^`]*)`", README)
+def _commands(document: str) -> list[list[str]]:
+    """Every ``fabric …`` line of a document's consoles, without redirections and remarks."""
+    lines = re.findall(r"^[\w-]*\$ +(?:\.venv/bin/)?fabric ([^#|\n]+)", document, re.MULTILINE)
+    inline = re.findall(r"`fabric (\w[^`]*--[^`]*)`", document)
     return [shlex.split(line) for line in (*lines, *inline)]
+
+
+def _operations() -> list[list[str]]:
+    """Those of the operator's document; also where it names one in a sentence."""
+    inline = re.findall(r"`fabric ((?:admin|chunk|stat|put|get) [^`]+)`", OPERATIONS)
+    return [*_commands(OPERATIONS), *map(shlex.split, inline)]
 
 
 def _parse(command: click.Command, arguments: list[str]) -> None:
@@ -62,13 +70,31 @@ def _parse(command: click.Command, arguments: list[str]) -> None:
             _parse(inner, rest)
 
 
-@pytest.mark.parametrize("arguments", _commands(), ids=" ".join)
-def test_a_command_of_the_readme_is_one(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [*_commands(README), *_operations()], ids=" ".join)
+def test_a_command_that_is_shown_is_one(arguments: list[str]) -> None:
     _parse(fabric, arguments)
 
 
+def test_the_operators_document_has_every_command_of_admin() -> None:
+    shown = {tuple(arguments[1:3]) for arguments in _operations() if arguments[0] == "admin"}
+    assert isinstance(admin, click.Group)
+    wanted = {
+        (name, inner)
+        for name, command in admin.commands.items()
+        for inner in (command.commands if isinstance(command, click.Group) else [""])
+    }
+    missing = {
+        (name, inner)
+        for name, inner in wanted
+        if not any(seen[0] == name and inner in ("", *seen[1:]) for seen in shown)
+    }
+    assert missing == set()
+
+
 def test_the_readme_shows_every_role_and_a_command_that_is_none_fails() -> None:
-    assert {"master", "chunk", "proxy", "registry", "put", "admin"} <= {command[0] for command in _commands()}
+    assert {"master", "chunk", "proxy", "registry", "put", "admin"} <= {
+        command[0] for command in _commands(README)
+    }
     with pytest.raises(click.UsageError):
         _parse(fabric, ["up", "--replicats", "3"])
     with pytest.raises(click.UsageError):

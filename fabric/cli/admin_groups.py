@@ -16,7 +16,7 @@ from fabric.cli.admin_common import (
     yes_option,
 )
 from fabric.cli.admin_tables import print_groups, print_nodes
-from fabric.cli.admin_tasks import bytes_per_s, show_cancelled, wait_option
+from fabric.cli.admin_tasks import bytes_per_s, wait_option
 from fabric.cli.output import plain, print_json
 from fabric.cli.ports import NoFreePort, free_ports_from, next_port
 from fabric.cli.task_work import DONE, RUNNING, begin
@@ -110,7 +110,11 @@ def drain(
     tasks = ask(master, ListTasks(0), TaskList).tasks
     for task in reversed(tasks):
         if task.kind == "drain-group" and task.group == number and task.state in (RUNNING, DONE):
-            show_cancelled(ask(master, CancelTask(0, task.task), TaskStarted), as_json)
+            answer = ask(master, CancelTask(0, task.task), TaskStarted)
+            if as_json:
+                print_json(plain(answer))
+            else:
+                click.echo(f"group {number} takes new fragments again; what was moved stays moved")
             return
     raise click.ClickException(f"group {number} is not being drained")
 

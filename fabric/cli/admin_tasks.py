@@ -221,11 +221,7 @@ def wait_task(master: str, as_json: bool, number: int) -> None:
 @shared
 def cancel(master: str, as_json: bool, number: int) -> None:
     """Do no more of TASK.  What was moved stays moved.  Safe to repeat."""
-    show_cancelled(ask(master, CancelTask(0, number), TaskStarted), as_json)
-
-
-def show_cancelled(answer: TaskStarted, as_json: bool) -> None:
-    """Say that it is cancelled, or had ended already."""
+    answer = ask(master, CancelTask(0, number), TaskStarted)
     if as_json:
         print_json(plain(answer))
     elif answer.changed:

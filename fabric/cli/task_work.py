@@ -32,7 +32,7 @@ def begin(master: str, as_json: bool, request: StartTask, wait: bool = False) ->
         _show_started(started, as_json, request.dry_run)
         return
     if not as_json:
-        _show_plan(started.plan, "")
+        _show_plan(started.plan)
     ended = wait_for(master, started.task)
     show_ended(ended, as_json, started)
 
@@ -151,7 +151,9 @@ def _show_started(started: TaskStarted, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(_as_json(started, task))
         return
-    _show_plan(started.plan, "would " if dry_run else "")
+    if dry_run:
+        click.echo("this would be done:" if started.changed or started.plan else "this runs already")
+    _show_plan(started.plan)
     if dry_run:
         click.echo("nothing was done: this was a dry run")
     elif task.state != RUNNING:
@@ -161,9 +163,9 @@ def _show_started(started: TaskStarted, as_json: bool, dry_run: bool) -> None:
         click.echo(f"`fabric admin task wait {task.task}` waits for its end")
 
 
-def _show_plan(plan: list[str], prefix: str) -> None:
+def _show_plan(plan: list[str]) -> None:
     for line in plan:
-        click.echo(f"- {prefix}{line}")
+        click.echo(f"- {line}")
 
 
 def _as_json(started: TaskStarted, task: TaskStatus) -> dict[str, Any]:
