@@ -309,7 +309,10 @@ class Compaction:
     # --- switching --------------------------------------------------------------------------------
 
     def _switch(self, run: _Run) -> CompactFollow | None:
-        """Switch some entries; the last slice makes the index durable and takes the old files out."""
+        """Switch some entries; the last slice makes the index durable and takes the old files out.
+
+        Raises IndexLost, NoSpace, DiskFailed.
+        """
         output = run.output
         if output is not None and self._files.get(output.number) is None:
             self._files.add(output)
@@ -336,7 +339,9 @@ class Compaction:
     def _switched(self, run: _Run, output: DataFile, found: list[Found | Gap]) -> list[Change]:
         changes: list[Change] = []
         for item in found:
-            assert isinstance(item, Found), "the output was written just now"
+            if isinstance(item, Gap):
+                # What was switched already counts the victims as leaving, and they must stay: start anew.
+                raise IndexLost(f"{file_name(output.number)} was damaged before its records were switched to")
             header = item.header
             old = self._index.get(header.fid)
             if old is None:
