@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from fabric.cli.ports import free_ports_from
 from fabric.driver import Storage
 from tests.e2e.conftest import FabricUp, wait_until
 
@@ -202,3 +206,183 @@ def test_the_tree_shows_every_server_under_its_group(running: FabricUp) -> None:
     assert all(name in text for name in SERVERS)
     assert running.admin("details", "chunk-2")["server"] == "chunk-2"
     assert [node["server"] for node in running.admin("group", "show", "1")["nodes"]] == SERVERS[:3]
+
+
+# --- what the master is asked -----------------------------------------------------------------------
+
+
+class Spares:
+    """Chunk servers beside those of ``fabric up``, by the lines that a command printed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, line: str) -> None:
+        with (self._directory / f"spare-{len(self._processes)}.log").open("wb") as log:
+            words = shlex.split(line)
+            assert words[0] == "fabric"
+            command = [sys.executable, "-m", *words, "--config", str(self._directory / "fabric.toml")]
+            self._processes.append(
+                subprocess.Popen(command, stdout=log, stderr=log, cwd=self._directory, env=environment())
+            )
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(30)
+
+
+def environment() -> dict[str, str]:
+    """Finds the same fabric from another directory."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+@pytest.fixture(scope="module")
+def spares(running: FabricUp) -> Iterator[Spares]:
+    spares = Spares(running.data.parent)
+    try:
+        yield spares
+    finally:
+        spares.close()
+
+
+def group_of(fabric: FabricUp, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in fabric.admin("groups") if each["group"] == number)
+    return found
+
+
+def texts(fabric: FabricUp) -> str:
+    return "\n".join(f"{event['subject']}: {event['text']}" for event in fabric.admin("events"))
+
+
+def test_a_group_is_added_by_the_lines_that_the_command_prints(running: FabricUp, spares: Spares) -> None:
+    assert running.admin("group", "add", "--dry-run")["changed"] is True
+    assert len(running.admin("groups")) == 2, "a dry run changes nothing"
+    before = {number: group_of(running, number)["fragments"] for number in (1, 2)}
+
+    added = running.admin("group", "add")
+    number = added["group"]["group"]
+    assert (added["changed"], number, len(added["commands"])) == (True, 3, 3)
+    again = running.admin("group", "add")
+    assert (again["changed"], again["group"]["group"]) == (False, 3)
+    text = attempt(running, "group", "add").stdout.decode()
+    lines = [line.strip() for line in text.splitlines() if line.startswith("  fabric chunk ")]
+    assert len(lines) == 3
+    for line in lines:
+        spares.start(line)
+    wait_until(lambda: group_of(running, 3)["state"] == "WRITABLE", "the new group", running.story)
+
+    assert {number: group_of(running, number)["fragments"] for number in (1, 2)} == before, "nothing moved"
+    names = fill(running, "grown", 40)
+    wait_until(lambda: group_of(running, 3)["fragments"] > 0, "a fragment in the new group", running.story)
+    check_contents(running, names)
+    assert "group 3" in texts(running)
+
+
+def test_a_group_is_drained_while_clients_go_on(running: FabricUp) -> None:
+    with Storage(proxy=running.proxy) as storage:
+        for number in range(13):
+            storage.put_content(f"large/{number}", content_of(f"large/{number}", 4 * 2**20))
+    plan = attempt(running, "group", "drain", "2", "--dry-run")
+    assert b"this would be done" in plan.stdout
+    assert group_of(running, 2)["draining"] is False
+    with Load(running, "drained") as load:
+        ended = running.admin("group", "drain", "2", "--max-mb-s", "60", "--wait")
+    assert (ended["task"]["state"], load.errors) == ("done", [])
+    assert len(load.names) > 5
+    group = group_of(running, 2)
+    assert (group["fragments"], group["live_bytes"], group["draining"]) == (0, 0, True)
+    check_contents(running, load.names)
+    with Storage(proxy=running.proxy) as storage:
+        for number in range(13):
+            assert storage.get_content(f"large/{number}") == content_of(f"large/{number}", 4 * 2**20)
+
+    again = running.admin("group", "drain", "2", "--cancel")
+    assert again["changed"] is True
+    assert group_of(running, 2)["draining"] is False
+    assert [task["state"] for task in running.admin("tasks", "--all") if task["kind"] == "drain-group"]
+    assert "drain of group 2" in texts(running)
+
+
+def test_groups_are_evened_out(running: FabricUp) -> None:
+    before = group_of(running, 2)["live_bytes"]
+    ended = running.admin("rebalance", "--max-mb-s", "100", "--wait")
+    assert ended["task"]["state"] == "done"
+    wait_until(
+        lambda: group_of(running, 2)["live_bytes"] > before + 2**20, "bytes in the empty group", running.story
+    )
+
+
+def test_garbage_is_collected_and_replicas_compared_on_order(running: FabricUp) -> None:
+    for arguments in (("gc", "run", "--wait"), ("repair", "--wait"), ("repair", "--group", "1", "--wait")):
+        ended = running.admin(*arguments)
+        assert (ended["task"]["state"], ended["task"]["done"]) == ("done", ended["task"]["total"])
+    assert running.admin("gc", "status")["task"]["kind"] == "gc"
+
+
+def test_a_server_is_replaced_by_a_spare_and_retired(running: FabricUp, spares: Spares) -> None:
+    names = fill(running, "replaced", 20)
+    group = next(number for number in (1, 3) if group_of(running, number)["fragments"])
+    old = group_of(running, group)["members"][0]
+    master = running.master.removeprefix("tcp://")
+    (endpoint,) = free_ports_from("tcp://127.0.0.1:0", 1)
+    address = endpoint.removeprefix("tcp://")
+    line = f"fabric chunk --name spare --listen {address} --master {master} --data spare --group 0"
+
+    # It may be ordered before the spare is there.
+    plan = running.admin("node", "replace", old, "spare", "--dry-run")["plan"]
+    assert any("retired" in step for step in plan)
+    task = running.admin("node", "replace", old, "spare")["task"]
+    assert task["state"] == "running"
+    assert [found["task"] for found in running.admin("tasks")] == [task["task"]]
+    spares.start(line)
+    with Load(running, "meanwhile") as load:
+        assert running.admin("task", "wait", str(task["task"]))["state"] == "done"
+    assert load.errors == []
+    members = group_of(running, group)["members"]
+    assert "spare" in members and old not in members
+    assert "retired" in running.admin("node", "show", old)["reason"]
+    check_contents(running, names + load.names)
+
+
+def test_a_task_is_cancelled_and_waiting_for_it_is_status_1(running: FabricUp) -> None:
+    task = running.admin("node", "replace", "spare", "nobody")["task"]
+    number = str(task["task"])
+    running.admin("task", "cancel", number)
+    result = attempt(running, "task", "wait", number)
+    assert result.returncode == 1
+    assert b"cancelled" in result.stdout
+    assert "nobody" not in [node["server"] for node in running.admin("nodes")]
+
+
+def test_waiting_survives_a_master_that_is_killed(running: FabricUp) -> None:
+    task = running.admin("node", "replace", "spare", "nobody")["task"]
+    number = str(task["task"])
+    command = [sys.executable, "-m", "fabric", "admin", "--master", running.master, "task", "wait", number]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        pid = running.kill("master")
+        running.wait_restarted("master", pid)
+        wait_until(
+            lambda: attempt(running, "task", "cancel", number).returncode == 0, "the master", running.story
+        )
+        out, _ = waiting.communicate(timeout=60)
+        assert (waiting.returncode, b"cancelled" in out) == (1, True)
+    finally:
+        if waiting.poll() is None:
+            waiting.kill()
+            waiting.communicate()
+    running.wait_writable()
+
+
+def test_orders_that_cannot_be_are_refused_with_the_reason(running: FabricUp) -> None:
+    for arguments, reason in (
+        (("group", "drain", "99"), b"no group 99"),
+        (("group", "accept-loss", "1", "--yes"), b"has not lost"),
+        (("node", "replace", "nobody", "chunk-1"), b"'nobody'"),
+        (("task", "cancel", "9999"), b"no task 9999"),
+    ):
+        result = attempt(running, *arguments)
+        assert (result.returncode, reason in result.stderr) == (1, True), result.stderr
