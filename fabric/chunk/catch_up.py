@@ -11,6 +11,10 @@ and ends with ``synced``: the digest over all that is here then.  Every member d
 to hold what any of them holds, and all digests are equal; until they are, the master does not move.  Rounds
 go on at a slow pace; a change here takes ``synced`` back and begins one at once.
 
+A server that is to become a member copies from members that are written to meanwhile.  A round that copied
+much took long, so there is much to copy again: it is followed by another at once, until one copies little or
+some have been tried.  What is left then is copied when the members stand still.
+
 That what is dead here is dead everywhere needs no asking: a tombstone is only made for a fragment that
 was aborted before it could be committed, or that the master has let go.
 """
@@ -43,6 +47,10 @@ RETRY_S = 1.0
 PAUSE_S = 2.0
 WINDOW_BYTES = 16 * MIB
 WINDOW_COUNT = 64
+ROUND_BYTES_MAX = 64 * MIB
+"""A round that copied more does not end with ``synced``."""
+LARGE_ROUNDS_MAX = 5
+"""In a row; the last of them does: writes come as fast as they can be copied."""
 
 E = TypeVar("E")
 
@@ -66,10 +74,12 @@ class CatchUp:
         self._in_round = False
         self._again_at = 0.0
         self._mutations = 0
+        self._large_rounds = 0
         # Of the round:
         self._to_visit: list[str] = []
         self._peer = ""
         self._failed = False
+        self._copied_bytes = 0
         # Of the visit:
         self._own: list[bytes] = []
         self._buckets: deque[int] = deque()
@@ -107,6 +117,7 @@ class CatchUp:
         self._to_visit = list(self._peers)
         self._rng.shuffle(self._to_visit)
         self._failed = False
+        self._copied_bytes = 0
         self.conflicts = 0
         return self._visit_next()
 
@@ -124,8 +135,11 @@ class CatchUp:
     def _end_round(self, done: DigestsDone, now: float) -> list[Effect]:
         self._in_round = False
         self.synced = b""
+        self._large_rounds = self._large_rounds + 1 if self._copied_bytes >= ROUND_BYTES_MAX else 0
         if self._failed:
             self._again_at = now + RETRY_S
+        elif 0 < self._large_rounds < LARGE_ROUNDS_MAX:
+            return self._begin_round()
         else:
             self.synced, self._mutations = done.overall, done.mutations
             self._again_at = now + PAUSE_S
@@ -199,7 +213,9 @@ class CatchUp:
         def on_pulled(settled: bool, now: float) -> list[Effect]:
             self._pulling -= 1
             self._pulling_bytes -= entry.length
-            if not settled:
+            if settled:
+                self._copied_bytes += entry.length
+            else:
                 self._failed = True
             return [] if self._stopped else self._pull_more(now)
 

@@ -9,20 +9,23 @@ import pytest
 from fabric.chunk.data_file import file_name
 from fabric.chunk.record import SUPERBLOCK_BYTES
 from fabric.ids import bucket_of
-from fabric.node.effects import Reply
+from fabric.node.effects import Reply, Send
 from fabric.settings import MIB
 from fabric.wire.messages import (
     AbortFragment,
+    Assignment,
     BucketEntries,
     Failed,
     FragmentData,
+    Heartbeat,
     ListBucket,
     ListBuckets,
+    Member,
     ReadFragment,
     StoreFragment,
 )
 from tests.unit.chunk.engine_bench import checksum_of, delete, item, payload_of
-from tests.unit.chunk.role_world import GROUP, World
+from tests.unit.chunk.role_world import GROUP, Server, World, endpoint
 
 NAMES = ("a", "b", "c")
 
@@ -204,6 +207,56 @@ def test_it_goes_on_comparing_at_a_slow_pace() -> None:
     world.sent.clear()
     world.advance(10)
     assert len(asked(world, ListBuckets, "a")) == 5
+
+
+class Learning(World):
+    """b copies from a, which takes writes: some before each of its first rounds but the very first."""
+
+    def __init__(self, writes_before_rounds: int) -> None:
+        super().__init__("a", "b")
+        self.rounds = 0
+        self.synced_after: list[int] = []
+        """Rounds that had begun when b said that it was synced."""
+        self._left = writes_before_rounds
+        self._fid = 0
+        self.write(10)
+        members = [Member("a", endpoint("a"))]
+        self.assignments["a"] = Assignment(1, GROUP, 1, "RW", members, [], 4000)
+        self.assignments["b"] = Assignment(1, GROUP, 1, "SYNC", members, [], 4000)
+        self.tell()
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            self._fid += 1
+            assert self.servers["a"].bench.codes(item(self._fid, length=100)) == [""]
+
+    def _send(self, server: Server, effect: Send) -> None:
+        if isinstance(effect.message, ListBuckets):
+            self.rounds += 1
+            if self.rounds > 1 and self._left:
+                self._left -= 1
+                self.write(10)
+        if isinstance(effect.message, Heartbeat) and server.name == "b" and effect.message.synced_digest:
+            self.synced_after.append(self.rounds)
+        super()._send(server, effect)
+
+
+@pytest.mark.parametrize(("writes", "rounds"), [(0, 2), (1, 3), (2, 4), (4, 5), (20, 5)])
+def test_a_learner_is_synced_by_a_round_that_copied_little_or_when_it_has_tried_enough(
+    monkeypatch: pytest.MonkeyPatch, writes: int, rounds: int
+) -> None:
+    monkeypatch.setattr("fabric.chunk.catch_up.ROUND_BYTES_MAX", 500)
+    world = Learning(writes)
+    assert world.synced_after[0] == rounds
+    assert live(world, "b") == set(range(1, 10 * min(writes + 1, rounds) + 1))
+    world.advance(60.0)
+    assert live(world, "b") == live(world, "a")
+    assert world.beat("b").synced_digest == world.servers["a"].bench.digest()
+
+
+def test_a_small_round_needs_no_other() -> None:
+    world = Learning(0)
+    assert world.synced_after[0] == world.rounds == 1
 
 
 def test_a_new_epoch_ends_the_old_comparison() -> None:
