@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from fabric.cli import admin_groups, admin_nodes, admin_servers, admin_tasks
+from fabric.cli import admin_groups, admin_nodes, admin_route, admin_servers, admin_tasks
 from fabric.cli.admin_common import ask, cluster_of, shared
 from fabric.cli.admin_tables import cluster_tree, print_groups, print_nodes, tree_json
 from fabric.cli.options import HOST_PORT
@@ -16,7 +16,7 @@ from fabric.cli.output import duration_text, plain, print_json, print_tree
 from fabric.wire.messages import ServerStatusSet, SetServerStatus
 
 SECTIONS = {
-    "What is": ("status", "topology", "nodes", "groups", "tasks", "events", "details", "io-status"),
+    "What is": ("status", "topology", "nodes", "groups", "tasks", "events", "details", "io-status", "route"),
     "Groups and chunk servers": ("group", "node", "set-status", "rebalance"),
     "Upkeep": ("repair", "scrub", "compact", "gc", "check-disk", "kill-pending", "task"),
 }
@@ -120,7 +120,7 @@ def set_status(master: str, as_json: bool, name: str, status: str) -> None:
         click.echo(f"{name} was to be {status} already")
 
 
-for family in (admin_groups.COMMANDS, admin_nodes.COMMANDS, admin_tasks.COMMANDS, admin_servers.COMMANDS):
-    for member in family:
+for family in (admin_groups, admin_nodes, admin_tasks, admin_servers, admin_route):
+    for member in family.COMMANDS:
         command.add_command(member)
 assert sorted(command.commands) == sorted(name for names in SECTIONS.values() for name in names)
