@@ -91,9 +91,9 @@ def cluster_tree(cluster: ClusterStatus, title: str) -> Tree:
     for group in cluster.groups:
         branch = tree.add(_group_line(group))
         for name in group.members:
-            branch.add(_node_line(name, nodes.get(name), ""))
+            branch.add(_node_line(name, nodes.get(name), told=group.reason))
         for name in group.learners:
-            branch.add(_node_line(name, nodes.get(name), "copying, to become a member"))
+            branch.add(_node_line(name, nodes.get(name)))
         for _ in range(group.replicas - len(group.members)):
             branch.add(_styled("(no server yet)", "dim"))
         placed.update(group.members, group.learners)
@@ -101,7 +101,7 @@ def cluster_tree(cluster: ClusterStatus, title: str) -> Tree:
     if spare:
         branch = tree.add("in no group")
         for node in spare:
-            branch.add(_node_line(node.server, node, ""))
+            branch.add(_node_line(node.server, node))
     return tree
 
 
@@ -135,7 +135,8 @@ def _group_line(group: GroupStatus) -> Text:
     return line
 
 
-def _node_line(name: str, node: NodeStatus | None, remark: str) -> Text:
+def _node_line(name: str, node: NodeStatus | None, told: str = "") -> Text:
+    """``told``: a reason that stands beside the group already."""
     if node is None:
         return _styled(f"{name} unknown", "red")
     line = _styled(f"{name} ")
@@ -146,9 +147,8 @@ def _node_line(name: str, node: NodeStatus | None, remark: str) -> Text:
         used = BAR_CELLS - round(free * BAR_CELLS)
         line.append(f"  {'█' * used}{'░' * (BAR_CELLS - used)} {free:.0%} of ")
         line.append(f"{size_text(node.capacity_bytes)} free")
-    for text in (remark, node.reason):
-        if text:
-            line.append(f"  ({text})")
+    if node.reason and node.reason != told:
+        line.append(f"  ({node.reason})")
     return line
 
 

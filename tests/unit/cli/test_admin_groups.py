@@ -275,14 +275,23 @@ def test_wrong_usage_is_status_2_and_asks_nobody(peers: Peers, arguments: tuple[
 def test_the_tree_has_groups_members_learners_gaps_and_spares(peers: Peers) -> None:
     peers.cluster = CLUSTER.__class__(
         2, 0, "0.1.0", 0, 0,
-        [node(1), node(2, state="OFFLINE", reason="no heartbeat"), node(3), node(5, 0, free_bytes=GIB // 2)],
-        [group(1, 1, 2, learners=["chunk-3"]), group(2, state="FORMING", replicas=2)],
+        [
+            node(1, state="SYNCING", reason="not alive: chunk-2"),
+            node(2, state="OFFLINE", reason="no heartbeat"),
+            node(3, reason="copies group 1"),
+            node(5, 0, free_bytes=GIB // 2),
+        ],
+        [
+            group(1, 1, 2, learners=["chunk-3"], reason="not alive: chunk-2"),
+            group(2, state="FORMING", replicas=2),
+        ],
     )  # fmt: skip
     lines = run("topology").output.splitlines()
     assert "master 127.0.0.1:7400, term 2" in lines[0]
     text = "\n".join(lines)
     assert "chunk-2 OFFLINE" in text and "(no heartbeat)" in text
-    assert "copying, to become a member" in next(line for line in lines if "chunk-3" in line)
+    assert text.count("not alive: chunk-2") == 1, "what stands beside the group is not told again"
+    assert "copies group 1" in next(line for line in lines if "chunk-3" in line)
     assert sum("(no server yet)" in line for line in lines) == 2
     spare = next(number for number, line in enumerate(lines) if "in no group" in line)
     assert "████████░░ 25% of 2.0 GiB free" in lines[spare + 1]
