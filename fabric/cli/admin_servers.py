@@ -7,6 +7,7 @@ with the reason, and exit status 1; the others are shown all the same.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -184,6 +185,8 @@ def io_status(
         for number in _rounds(rounds if watch else 1, interval_s):
             passed_s, asked_at = time.monotonic() - asked_at, time.monotonic()
             answers = ask_servers(found, "status")
+            if watch and not as_json and sys.stdout.isatty():
+                click.clear()
             if as_json:
                 shown = [answer.as_json() for answer in answers]
                 print_json_line(shown) if watch else print_json(shown)

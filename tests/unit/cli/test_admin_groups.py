@@ -186,6 +186,19 @@ def test_a_master_that_stays_away_ends_the_waiting(peers: Peers, monkeypatch: py
     assert result.output.endswith("Error: no answer (it may work if tried again)\n")
 
 
+def test_whoever_stops_waiting_is_told_that_the_task_goes_on(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fabric.cli.task_work.time.sleep", interrupt)
+    peers.answers = [BEGUN]
+    result = run("group", "drain", "2", "--wait")
+    assert result.exit_code == 1
+    assert "the task goes on; `fabric admin task cancel 3` would end it" in result.stderr
+
+
 def test_a_refusal_while_waiting_is_not_repeated(peers: Peers) -> None:
     peers.answers = [BEGUN]
     peers.tasks = [[task()], Refused("no"), [task(state="done")]]
