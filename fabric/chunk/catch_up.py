@@ -6,6 +6,9 @@ It goes round by round.  A round visits every member, one after the other::
         -> what is missing here   -> pulled, a window of bytes at a time
         -> what is dead here      -> the member is told: it has missed a deletion
 
+The next page is asked for as soon as all of the last one is being pulled: an empty disk is filled as fast as
+it can write, and no more than one page waits here.
+
 A round that could not finish is followed by another after a pause.  One that did leaves nothing missing,
 and ends with ``synced``: the digest over all that is here then.  Every member does the same, so each comes
 to hold what any of them holds, and all digests are equal; until they are, the master does not move.  Rounds
@@ -88,6 +91,8 @@ class CatchUp:
         self._pulling_bytes = 0
         self._asked = (0, 0)
         self._next_page: tuple[int, int] | None = None
+        self._listing = False
+        """A page is asked for, or compared."""
 
     def stop(self) -> None:
         """Do nothing more, whatever still comes back."""
@@ -149,37 +154,52 @@ class CatchUp:
 
     def _on_buckets(self, message: Message, payload: Payload | None, now: float) -> list[Effect]:
         if not isinstance(message, Buckets) or len(message.digests) != BUCKETS:
-            return self._leave_member()
+            return self._leave_member(now)
         self._buckets = deque(
             bucket for bucket in range(BUCKETS) if message.digests[bucket] != self._own[bucket]
         )
-        return self._next_bucket(now)
+        return self._go_on(now)
 
-    def _leave_member(self) -> list[Effect]:
+    def _leave_member(self, now: float) -> list[Effect]:
         """This member cannot be compared with now."""
         self._failed = True
-        return self._visit_next()
+        self._buckets.clear()
+        self._wanted.clear()
+        self._next_page = None
+        return self._go_on(now)
 
-    def _next_bucket(self, now: float) -> list[Effect]:
-        if not self._buckets:
-            return self._visit_next()
-        return self._list(self._buckets.popleft(), 0, now)
+    def _go_on(self, now: float) -> list[Effect]:
+        """Fill the window; when nothing waits for it any more, ask for the next page, if there is one."""
+        effects = self._pull_more(now)
+        if self._wanted or self._listing:
+            return effects
+        if self._next_page is not None:
+            return effects + self._list(*self._next_page, now)
+        if self._buckets:
+            return effects + self._list(self._buckets.popleft(), 0, now)
+        return effects if self._pulling else effects + self._visit_next()
 
     def _list(self, bucket: int, after: int, now: float) -> list[Effect]:
         self._asked = (bucket, after)
+        self._next_page = None
+        self._listing = True
         return self._ask(ListBucket(LIST_TIMEOUT_MS, self._group, bucket, after), self._on_page, now)
 
     def _on_page(self, message: Message, payload: Payload | None, now: float) -> list[Effect]:
-        if not isinstance(message, BucketEntries):
-            return self._leave_member()
         bucket, after = self._asked
-        last = message.entries[-1].fid if message.entries else 0
-        if message.bucket != bucket or (message.more and last <= after):
-            return self._leave_member()
+        last = message.entries[-1].fid if isinstance(message, BucketEntries) and message.entries else 0
+        if (
+            not isinstance(message, BucketEntries)
+            or message.bucket != bucket
+            or (message.more and last <= after)
+        ):
+            self._listing = False
+            return self._leave_member(now)
         self._next_page = (bucket, last) if message.more else None
         return [Run(LANE, CompareJob(self._unless_stopped(self._on_compared), message.entries))]
 
     def _on_compared(self, done: CompareDone, now: float) -> list[Effect]:
+        self._listing = False
         if done.error is not None:
             self._failed = True
         self.conflicts += len(done.conflicting)
@@ -188,21 +208,16 @@ class CatchUp:
             for fid in done.dead
         ]
         self._wanted.extend(done.missing)
-        return effects + self._pull_more(now)
+        return effects + self._go_on(now)
 
     def _pull_more(self, now: float) -> list[Effect]:
-        """Fill the window; when the page is through, go on to the next one."""
         effects: list[Effect] = []
         while self._wanted and self._has_room(self._wanted[0].length):
             entry = self._wanted.popleft()
             self._pulling += 1
             self._pulling_bytes += entry.length
             effects += self._puller.pull(entry, [self._peer], now, self._on_pulled(entry))
-        if self._pulling:
-            return effects
-        if self._next_page is not None:
-            return effects + self._list(*self._next_page, now)
-        return effects + self._next_bucket(now)
+        return effects
 
     def _has_room(self, length: int) -> bool:
         if not self._pulling:
@@ -217,7 +232,7 @@ class CatchUp:
                 self._copied_bytes += entry.length
             else:
                 self._failed = True
-            return [] if self._stopped else self._pull_more(now)
+            return [] if self._stopped else self._go_on(now)
 
         return on_pulled
 
