@@ -60,11 +60,16 @@ SHELLS = {
     "fabric.driver.registry.hashing",
     "fabric.driver.registry.service",
     "fabric.driver.registry.http",
+    "fabric.driver.registry.http_actor",
     "fabric.driver.registry.http_blobs",
     "fabric.driver.registry.http_body",
     "fabric.driver.registry.http_lists",
     "fabric.driver.registry.http_manifests",
     "fabric.driver.registry.http_uploads",
+    # Access: files, threads for passwords, clocks.
+    "fabric.driver.registry.access.load",
+    "fabric.driver.registry.access.logins",
+    "fabric.driver.registry.access.gate",
 }
 
 ASSEMBLY = {"fabric.__main__", "fabric.cli"}

@@ -7,27 +7,24 @@ give anybody's layers away.
 from __future__ import annotations
 
 from fabric.driver.object_store import ObjectReader, ObjectStore
+from fabric.driver.registry.bookkeeping import LEAVING, Stamper, linking_blob, trashing
 from fabric.driver.registry.errors import blob_unknown
 from fabric.driver.registry.names import Digest, blob_link_path, blob_path
-from fabric.errors import Internal, NotFound, Precondition
-from fabric.wire.messages import CheckOperation, DeleteOperation, PutOperation
+from fabric.errors import Internal, NotFound, Precondition, Unavailable
+from fabric.wire.messages import CheckOperation
 
 MUST_EXIST = -1
 """The generation that a ``CheckOperation`` names to say so."""
 
-
-def blob_link(name: str, digest: Digest, size: int) -> PutOperation:
-    """The operation that makes a blob a repository's own."""
-    return PutOperation(
-        path=blob_link_path(name, digest), fragments=[], digest=str(digest), attributes={"size": str(size)}
-    )
+_ATTEMPTS_MAX = 8
 
 
 class Blobs:
     """Reads, mounts and unlinks blobs; ``uploads`` makes them."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, stamper: Stamper) -> None:
         self._store = store
+        self._stamper = stamper
 
     async def size(self, name: str, digest: Digest) -> int:
         """Size in bytes of a blob of the repository.  Raises RegistryError BLOB_UNKNOWN."""
@@ -35,6 +32,20 @@ class Blobs:
             link = await self._store.stat(blob_link_path(name, digest))
         except NotFound as error:
             raise blob_unknown(digest) from error
+        return int(link.attributes["size"])
+
+    async def offer(self, name: str, digest: Digest) -> int:
+        """Size in bytes of a blob that a client need not upload.  Raises RegistryError BLOB_UNKNOWN.
+
+        Also for one that no manifest has needed for long: whoever would rely on it must upload it again,
+        or garbage collection might be faster than the manifest.
+        """
+        try:
+            link = await self._store.stat(blob_link_path(name, digest))
+        except NotFound as error:
+            raise blob_unknown(digest) from error
+        if link.attributes.get(LEAVING):
+            raise blob_unknown(digest)
         return int(link.attributes["size"])
 
     async def open(self, name: str, digest: Digest, start: int, length: int) -> ObjectReader:
@@ -57,16 +68,25 @@ class Blobs:
                 [
                     CheckOperation(blob_link_path(source, digest), MUST_EXIST),
                     CheckOperation(blob_path(digest), MUST_EXIST),
-                    blob_link(name, digest, int(link.attributes["size"])),
+                    *linking_blob(name, digest, int(link.attributes["size"]), self._stamper.wall_ms()),
                 ]
             )
         except (NotFound, Precondition):
             return False
         return True
 
-    async def delete(self, name: str, digest: Digest) -> None:
-        """Unlink; the bytes stay while another repository links them.  Raises RegistryError BLOB_UNKNOWN."""
-        try:
-            await self._store.commit([DeleteOperation(blob_link_path(name, digest))])
-        except NotFound as error:
-            raise blob_unknown(digest) from error
+    async def delete(self, name: str, digest: Digest, who: str) -> None:
+        """Move the link to the trash; the bytes stay while any link or trash has them.
+
+        Raises RegistryError BLOB_UNKNOWN.
+        """
+        for _ in range(_ATTEMPTS_MAX):
+            try:
+                link = await self._store.stat(blob_link_path(name, digest))
+                await self._store.commit(trashing(name, "blob", digest, link, self._stamper.stamp(who)))
+                return
+            except NotFound as error:
+                raise blob_unknown(digest) from error
+            except Precondition:
+                continue
+        raise Unavailable(f"{digest} of {name} is changed by others again and again")

@@ -13,6 +13,7 @@ import logging
 from aiohttp import web
 
 from fabric.driver.object_store import Buffer, ObjectReader
+from fabric.driver.registry.http_actor import actor
 from fabric.driver.registry.names import Digest, parse_digest
 from fabric.driver.registry.ranges import ByteRange, download_range
 from fabric.driver.registry.routes import Route
@@ -52,13 +53,13 @@ async def get(service: Service, request: web.Request, route: Route) -> web.Strea
 async def head(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """HEAD: whether it is here, and how large it is."""
     digest = parse_digest(route.reference)
-    size = await service.blobs.size(route.name, digest)
+    size = await service.blobs.offer(route.name, digest)
     return web.Response(status=200, headers={**_headers(digest), "Content-Length": str(size)})
 
 
 async def delete(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """DELETE: the repository does not have it any more."""
-    await service.blobs.delete(route.name, parse_digest(route.reference))
+    await service.blobs.delete(route.name, parse_digest(route.reference), actor(request))
     return web.Response(status=202)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from fabric.driver.registry.errors import RegistryError
+from fabric.driver.registry.http_actor import actor
 from fabric.driver.registry.http_body import manifest_body
 from fabric.driver.registry.manifest_store import TAGS_PER_PUSH_MAX, StoredManifest
 from fabric.driver.registry.names import Digest, parse_reference, tag_name
@@ -24,7 +25,9 @@ async def put(service: Service, request: web.Request, route: Route) -> web.Strea
     with service.incoming.stream():
         data = await manifest_body(request, settings.manifest_bytes_max, settings.client_stall_timeout_s)
     content_type = request.headers.get("Content-Type", "")
-    stored, manifest = await service.manifests.push(route.name, reference, tags, data, content_type)
+    stored, manifest = await service.manifests.push(
+        route.name, reference, tags, data, content_type, actor(request)
+    )
     response = web.Response(
         status=201,
         headers={
@@ -59,9 +62,9 @@ async def delete(service: Service, request: web.Request, route: Route) -> web.St
     """DELETE: a tag alone, or a manifest with all tags that name it."""
     reference = parse_reference(route.reference)
     if isinstance(reference, Digest):
-        await service.manifests.delete(route.name, reference)
+        await service.manifests.delete(route.name, reference, actor(request))
     else:
-        await service.manifests.delete_tag(route.name, reference)
+        await service.manifests.delete_tag(route.name, reference, actor(request))
     return web.Response(status=202)
 
 

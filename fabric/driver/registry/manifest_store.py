@@ -1,28 +1,37 @@
 """Manifests and tags of a repository, kept in the store.
 
 Pushing one is a single commit: its bytes, the repository's link to it, its tags, its entry in the list
-of its subject's referrers, the repository's name, and a check that everything it references is still
-linked here.  So a manifest is never seen without its layers or with half of its tags, and nothing it
-needs can be deleted between the check and the push.
+of its subject's referrers, the repository's name, and a hold on everything it references, which must
+still be linked here.  So a manifest is never seen without its layers or with half of its tags, and
+nothing it needs can be collected between the check and the push.  (What does not fit one commit is held
+just before it; see ``references``.)
+
+Deleting one moves its link to the trash.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.blobs import MUST_EXIST
-from fabric.driver.registry.errors import (
-    digest_invalid,
-    manifest_blobs_unknown,
-    manifest_unknown,
+from fabric.driver.registry.bookkeeping import (
+    Stamp,
+    Stamper,
+    mark,
+    owning,
+    tagged_prefix,
+    trashing,
+    untagged_path,
 )
+from fabric.driver.registry.errors import digest_invalid, manifest_unknown
+from fabric.driver.registry.history import DELETED, EVENT_STEPS, PUSHED, RESTORED, History, recording
+from fabric.driver.registry.indexing import is_indexed
 from fabric.driver.registry.manifests import Manifest, parse_manifest
 from fabric.driver.registry.names import (
     Digest,
-    blob_link_path,
     blob_path,
     is_tag,
     manifest_link_path,
@@ -32,9 +41,12 @@ from fabric.driver.registry.names import (
     tag_path,
     tags_prefix,
 )
+from fabric.driver.registry.references import References, exists
 from fabric.errors import Internal, NotFound, Precondition, Unavailable
+from fabric.settings import OPERATIONS_MAX
 from fabric.wire.messages import (
     AnyOperation,
+    AppendOperation,
     CheckOperation,
     DeleteOperation,
     FragmentRef,
@@ -45,13 +57,16 @@ from fabric.wire.messages import (
 TAGS_PER_PUSH_MAX = 30
 """Tags that one push may set."""
 
-_CHECKS_MAX = 200
-"""References checked inside the commit, which has room for so many; further ones just before it."""
+_STEPS_OF_A_PUSH = 10
+"""Steps of the commit that are not about tags or references, at most."""
 
-_DELETES_MAX = 200
+_DELETES_MAX = (OPERATIONS_MAX - 8) // (1 + EVENT_STEPS)
 """Tags deleted in one commit."""
 
 _ATTEMPTS_MAX = 8
+
+ANONYMOUS = "anonymous"
+"""Who did it, when nobody said who it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +91,11 @@ def _from_attributes(info: ObjectInfo) -> StoredManifest:
 class ManifestStore:
     """Pushes, finds and deletes manifests."""
 
-    def __init__(self, store: ObjectStore, bytes_max: int) -> None:
+    def __init__(self, store: ObjectStore, bytes_max: int, stamper: Stamper) -> None:
         self._store = store
         self._bytes_max = bytes_max
+        self._stamper = stamper
+        self._history = History(store)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -104,7 +121,13 @@ class ManifestStore:
     # --- pushing ----------------------------------------------------------------------------------
 
     async def push(
-        self, name: str, reference: Digest | str, tags: Sequence[str], data: bytes, content_type: str
+        self,
+        name: str,
+        reference: Digest | str,
+        tags: Sequence[str],
+        data: bytes,
+        content_type: str,
+        who: str = ANONYMOUS,
     ) -> tuple[StoredManifest, Manifest]:
         """Store a manifest under its digest and ``tags``, of which ``reference`` may be the only one.
 
@@ -117,60 +140,96 @@ class ManifestStore:
         if isinstance(reference, Digest) and digest != reference:
             raise digest_invalid(f"the manifest has the digest {digest}", reference)
         stored = StoredManifest(digest, manifest.media_type, len(data))
-        links = _Links(name, manifest)
-        if len(links.paths) > _CHECKS_MAX:
-            await links.look_up(self._store)
+        stamp = self._stamper.stamp(who)
+        references = References(self._store, name, digest, manifest)
+        naming = _naming_steps(name, stored, manifest, list(dict.fromkeys(tags)), stamp)
+        if not manifest.required or not references.fit(len(naming) + _STEPS_OF_A_PUSH):
+            await references.look_up()
         fragments: Sequence[FragmentRef] = ()
         for _ in range(_ATTEMPTS_MAX):
-            is_present = await _has(self._store, blob_path(digest))
+            is_present = await exists(self._store, blob_path(digest))
             if not is_present and not fragments:
                 fragments = await self._store.stage(data)
             bytes_step = _bytes_step(stored, None if is_present else fragments)
-            steps = [bytes_step, *links.checks(), *_naming_steps(name, stored, manifest, tags)]
             try:
-                await self._store.commit(steps)
+                if references.fit(len(naming) + _STEPS_OF_A_PUSH):
+                    holding = references.hold()
+                else:
+                    holding = [await references.hold_before(data, stamp.at_ms)]
+                await self._store.commit([bytes_step, *holding, *naming])
                 return stored, manifest
             except (Precondition, NotFound):
-                await links.look_up(self._store)
+                await references.look_up()
         raise Unavailable(f"manifest {digest} of {name} is changed by others again and again")
+
+    async def tag(self, name: str, digest: Digest, tag: str, who: str) -> None:
+        """Have a tag name a manifest that the repository has.  Raises RegistryError MANIFEST_UNKNOWN."""
+        found = await self.find(name, digest)
+        stamp = self._stamper.stamp(who)
+        steps: list[AnyOperation] = [
+            AppendOperation(manifest_link_path(name, digest), [], expected_size=0),
+            PutOperation(tag_path(name, tag), [], str(digest), found.attributes()),
+            *recording(name, tag, RESTORED, digest, stamp),
+        ]
+        try:
+            await self._store.commit(steps)
+        except NotFound as error:
+            raise manifest_unknown(digest) from error
 
     # --- deleting ---------------------------------------------------------------------------------
 
-    async def delete_tag(self, name: str, tag: str) -> None:
+    async def delete_tag(self, name: str, tag: str, who: str = ANONYMOUS) -> None:
         """Delete the tag, not what it names.  Raises RegistryError MANIFEST_UNKNOWN."""
         if not is_tag(tag):
             raise manifest_unknown(tag)
+        stamp = self._stamper.stamp(who)
         try:
-            await self._store.commit([DeleteOperation(tag_path(name, tag))])
+            await self._store.commit(
+                [DeleteOperation(tag_path(name, tag)), *recording(name, tag, DELETED, None, stamp)]
+            )
         except NotFound as error:
             raise manifest_unknown(tag) from error
 
-    async def delete(self, name: str, digest: Digest) -> None:
+    async def delete(self, name: str, digest: Digest, who: str = ANONYMOUS) -> None:
         """Delete the manifest and all tags that name it.  Raises RegistryError MANIFEST_UNKNOWN.
 
         Its last commit names the generations that were seen: a push of the same manifest or a change of
         one of its tags makes it fail, and it looks again.
         """
+        stamp = self._stamper.stamp(who)
         for _ in range(_ATTEMPTS_MAX):
             try:
                 link = await self._store.stat(manifest_link_path(name, digest))
             except NotFound as error:
                 raise manifest_unknown(digest) from error
-            deletes = [
-                DeleteOperation(info.path, if_generation=info.generation)
-                for info in await self._tags_of(name, digest)
-            ]
+            tags = await self._tags_of(name, digest)
             try:
-                while len(deletes) > _DELETES_MAX:
-                    await self._store.commit(deletes[:_DELETES_MAX])
-                    deletes = deletes[_DELETES_MAX:]
-                await self._store.commit([*deletes, *_unlinking_steps(name, digest, link)])
+                while len(tags) > _DELETES_MAX:
+                    await self._store.commit(_untagging_steps(name, digest, tags[:_DELETES_MAX], stamp))
+                    tags = tags[_DELETES_MAX:]
+                untagging = _untagging_steps(name, digest, tags, stamp)
+                await self._store.commit([*untagging, *unlinking(name, digest, link, stamp)])
                 return
             except (Precondition, NotFound):
                 continue
         raise Unavailable(f"manifest {digest} of {name} is changed by others again and again")
 
     async def _tags_of(self, name: str, digest: Digest) -> list[ObjectInfo]:
+        """The tags that name a manifest now."""
+        if not await is_indexed(self._store):
+            return await self._tags_searched(name, digest)
+        found = []
+        for tag in await self._history.tags(name, tagged_prefix(name, digest)):
+            try:
+                info = await self._store.stat(tag_path(name, tag))
+            except NotFound:
+                continue
+            if info.digest == str(digest):
+                found.append(info)
+        return found
+
+    async def _tags_searched(self, name: str, digest: Digest) -> list[ObjectInfo]:
+        """The same in a store of an earlier version, where only reading all tags tells."""
         found: list[ObjectInfo] = []
         after = ""
         while True:
@@ -179,48 +238,6 @@ class ManifestStore:
             after = page.next
             if not after:
                 return found
-
-
-class _Links:
-    """Where the repository links what a manifest references.
-
-    Layers and configs are blobs, an index's children are manifests, except that some tools list blobs
-    in an index: then the look-up finds the other link.
-    """
-
-    def __init__(self, name: str, manifest: Manifest) -> None:
-        self._name = name
-        blobs = {each.digest: blob_link_path(name, each.digest) for each in manifest.blobs}
-        children = {each.digest: manifest_link_path(name, each.digest) for each in manifest.children}
-        self.paths: dict[Digest, str] = {**blobs, **children} if manifest.required else {}
-
-    def checks(self) -> list[AnyOperation]:
-        """Steps that fail a commit when a link is gone."""
-        return [CheckOperation(path, MUST_EXIST) for path in [*self.paths.values()][:_CHECKS_MAX]]
-
-    async def look_up(self, store: ObjectStore) -> None:
-        """Find each link.  Raises RegistryError MANIFEST_BLOB_UNKNOWN that names all that are missing."""
-        missing = []
-        for digest in self.paths:
-            for path in (self.paths[digest], *self._choices(digest)):
-                if await _has(store, path):
-                    self.paths[digest] = path
-                    break
-            else:
-                missing.append(str(digest))
-        if missing:
-            raise manifest_blobs_unknown(missing)
-
-    def _choices(self, digest: Digest) -> Iterable[str]:
-        return (blob_link_path(self._name, digest), manifest_link_path(self._name, digest))
-
-
-async def _has(store: ObjectStore, path: str) -> bool:
-    try:
-        await store.stat(path)
-    except NotFound:
-        return False
-    return True
 
 
 def _path_of(name: str, reference: Digest | str) -> str:
@@ -238,13 +255,17 @@ def _bytes_step(stored: StoredManifest, fragments: Sequence[FragmentRef] | None)
 
 
 def _naming_steps(
-    name: str, stored: StoredManifest, manifest: Manifest, tags: Sequence[str]
+    name: str, stored: StoredManifest, manifest: Manifest, tags: Sequence[str], stamp: Stamp
 ) -> list[AnyOperation]:
     """Everything by which the manifest can be found."""
     digest, attributes = stored.digest, stored.attributes()
     link = dict(attributes)
-    steps: list[AnyOperation] = [PutOperation(name_path(name), [])]
-    steps += [PutOperation(tag_path(name, tag), [], str(digest), attributes) for tag in dict.fromkeys(tags)]
+    steps: list[AnyOperation] = [PutOperation(name_path(name), []), *owning(digest, "manifest", name)]
+    for tag in tags:
+        steps.append(PutOperation(tag_path(name, tag), [], str(digest), attributes))
+        steps += recording(name, tag, PUSHED, digest, stamp)
+    if not tags:
+        steps.append(mark(untagged_path(name, digest), stamp.at_ms))
     if manifest.subject is not None:
         subject = manifest.subject.digest
         link["subject"] = str(subject)
@@ -253,8 +274,20 @@ def _naming_steps(
     return steps
 
 
-def _unlinking_steps(name: str, digest: Digest, link: ObjectInfo) -> list[AnyOperation]:
-    steps: list[AnyOperation] = [DeleteOperation(link.path, if_generation=link.generation)]
+def _untagging_steps(
+    name: str, digest: Digest, tags: Sequence[ObjectInfo], stamp: Stamp
+) -> list[AnyOperation]:
+    """Delete tags that name a manifest, at the generations that were seen."""
+    steps: list[AnyOperation] = []
+    for info in tags:
+        steps.append(DeleteOperation(info.path, if_generation=info.generation))
+        steps += recording(name, info.path.removeprefix(tags_prefix(name)), DELETED, digest, stamp)
+    return steps
+
+
+def unlinking(name: str, digest: Digest, link: ObjectInfo, stamp: Stamp) -> list[AnyOperation]:
+    """Move a manifest that has no tags to the trash, if its link is still at that generation."""
+    steps = trashing(name, "manifest", digest, link, stamp)
     if "subject" in link.attributes:
         subject = parse_digest(link.attributes["subject"])
         steps.append(DeleteOperation(referrer_path(name, subject, digest), missing_ok=True))

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.blobs import Blobs
+from fabric.driver.registry.bookkeeping import Stamper
 from fabric.driver.registry.hashing import digests_on
 from fabric.driver.registry.http_body import StreamGate
 from fabric.driver.registry.manifest_store import ManifestStore
@@ -22,9 +23,10 @@ class Service:
 
     def __init__(self, store: ObjectStore, settings: Settings, executor: Executor) -> None:
         self.settings = settings
-        self.blobs = Blobs(store)
+        stamper = Stamper(_wall_ms, _new_upload_id)
+        self.blobs = Blobs(store, stamper)
         self.uploads = Uploads(store, digests_on(executor), _new_upload_id, time.monotonic, _wall_ms)
-        self.manifests = ManifestStore(store, settings.manifest_bytes_max)
+        self.manifests = ManifestStore(store, settings.manifest_bytes_max, stamper)
         self.referrers = Referrers(store, self.manifests)
         self.repositories = Repositories(store)
         self.incoming = StreamGate(settings.registry_uploads_max)

@@ -12,11 +12,13 @@ process can continue it.  Three rules keep it right without a lock:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry.blobs import MUST_EXIST, Blobs, blob_link
+from fabric.driver.registry.blobs import MUST_EXIST, Blobs
+from fabric.driver.registry.bookkeeping import Stamper, linking_blob
 from fabric.driver.registry.digests import Buffer, NewDigest, ParkedDigests, RunningDigest
 from fabric.driver.registry.errors import (
     BodyInterrupted,
@@ -83,7 +85,7 @@ class Uploads:
         wall_ms: Callable[[], int],
     ) -> None:
         self._store = store
-        self._blobs = Blobs(store)
+        self._blobs = Blobs(store, Stamper(wall_ms, new_id))
         self._new_digest = new_digest
         self._new_id = new_id
         self._monotonic_s = monotonic_s
@@ -194,7 +196,7 @@ class Uploads:
         is_stored = False
         for _ in range(_FINISH_ATTEMPTS_MAX):
             try:
-                await self._store.commit(_finishing(upload, digest, is_stored))
+                await self._store.commit(_finishing(upload, digest, is_stored, self._wall_ms()))
             except (Precondition, NotFound):
                 if await self._is_finished(upload, digest):
                     break
@@ -220,7 +222,7 @@ class Uploads:
     async def was_finished(self, name: str, digest: Digest) -> bool:
         """Whether the repository has the blob, so that finishing again is harmless."""
         try:
-            await self._blobs.size(name, digest)
+            await self._blobs.offer(name, digest)
         except RegistryError:
             return False
         return True
@@ -230,18 +232,33 @@ class Uploads:
         await self._store.commit([DeleteOperation(upload_path(upload.upload_id), missing_ok=True)])
         self._parked.drop(upload.upload_id)
 
-    async def expire(self, age_max_s: float) -> int:
-        """Discard uploads that were started longer ago than that; returns how many."""
-        started_before_ms = self._wall_ms() - int(age_max_s * 1000)
+    async def expire(self, idle_max_s: float) -> int:
+        """Discard uploads that have not grown for so long; returns how many.
+
+        When the last byte came is known as well as the passes of this are close together: each notes the
+        size that it saw, and since when.
+        """
+        now_ms = self._wall_ms()
+        idle_since_ms = now_ms - int(idle_max_s * 1000)
         after, count = "", 0
         while True:
             page = await self._store.list(UPLOADS_PREFIX, after=after)
             for info in page.objects:
-                if int(info.attributes.get("started", "0")) < started_before_ms:
+                seen_size = int(info.attributes.get("seen size", "0"))
+                since_ms = int(info.attributes.get("seen", info.attributes.get("started", "0")))
+                if info.size != seen_size:
+                    await self._note_growth(info, now_ms)
+                elif since_ms < idle_since_ms:
                     count += await self._discard_unchanged(info)
             after = page.next
             if not after:
                 return count
+
+    async def _note_growth(self, info: ObjectInfo, now_ms: int) -> None:
+        """From now on it has this size, until it grows again."""
+        seen = {"seen size": str(info.size), "seen": str(now_ms)}
+        with contextlib.suppress(Precondition, NotFound):  # it grew again, or was finished
+            await self._store.commit([AppendOperation(info.path, [], info.size, seen)])
 
     async def _discard_unchanged(self, info: ObjectInfo) -> bool:
         try:
@@ -251,14 +268,14 @@ class Uploads:
         return True
 
 
-def _finishing(upload: Upload, digest: Digest, is_stored: bool) -> list[AnyOperation]:
+def _finishing(upload: Upload, digest: Digest, is_stored: bool, now_ms: int) -> list[AnyOperation]:
     """The one commit that ends an upload.  ``is_stored``: bytes of that digest are in the store already."""
     source, target = upload_path(upload.upload_id), blob_path(digest)
     has_these_bytes = AppendOperation(source, [], expected_size=upload.size)
-    link = blob_link(upload.name, digest, upload.size)
+    link = linking_blob(upload.name, digest, upload.size, now_ms)
     if is_stored:
-        return [has_these_bytes, CheckOperation(target, MUST_EXIST), link, DeleteOperation(source)]
+        return [has_these_bytes, CheckOperation(target, MUST_EXIST), *link, DeleteOperation(source)]
     move = MoveOperation(
         source, target, digest=str(digest), replace_attributes=True, if_generation=0, immutable=True
     )
-    return [has_these_bytes, move, link]
+    return [has_these_bytes, move, *link]

@@ -225,7 +225,9 @@ class MemoryStore:
                     raise Precondition(f"{operation.path} has {entry.size} bytes")
                 self._counter += 1
                 grown = (*entry.fragments, *operation.fragments)
-                return self._write(operation.path, replace(entry, fragments=grown, generation=self._counter))
+                attributes = {**(entry.attributes or {}), **operation.attributes}
+                appended = replace(entry, fragments=grown, generation=self._counter, attributes=attributes)
+                return self._write(operation.path, appended)
             case MoveOperation():
                 entry = self._entry(operation.source)
                 self._check(operation.target, operation.if_generation)

@@ -43,12 +43,12 @@ async def test_abandoned_uploads_expire_and_young_ones_stay() -> None:
         young = await uploads.start("app", "sha256")
         clock.s += 50
 
-        assert await uploads.expire(age_max_s=100) == 1
+        assert await uploads.expire(idle_max_s=100) == 1
 
         with pytest.raises(RegistryError):
             await uploads.find("app", old.upload_id)
         assert await uploads.find("app", young.upload_id) == young
-        assert await uploads.expire(age_max_s=100) == 0
+        assert await uploads.expire(idle_max_s=100) == 0
 
 
 @asynchronous
@@ -66,7 +66,7 @@ async def test_an_upload_that_grows_while_it_expires_is_kept() -> None:
             return await commit(operations)
 
         store.commit = grow_first  # type: ignore[method-assign]
-        assert await uploads.expire(age_max_s=100) == 0
+        assert await uploads.expire(idle_max_s=100) == 0
         assert (await uploads.find("app", upload.upload_id)).size == 5
 
 
@@ -78,7 +78,7 @@ async def test_expiry_goes_through_all_pages() -> None:
         for _ in range(2100):
             await uploads.start("app", "sha256")
         clock.s += 1000
-        assert await uploads.expire(age_max_s=100) == 2100
+        assert await uploads.expire(idle_max_s=100) == 2100
         assert store.paths() == []
 
 

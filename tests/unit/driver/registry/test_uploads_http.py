@@ -46,7 +46,7 @@ async def test_the_end_of_an_upload_is_one_commit() -> None:
 
         await client.call("PUT", f"{location}?digest={sha256(DATA)}")
 
-        assert [len(commit) for commit in client.store.commits[before:]] == [3]
+        assert len(client.store.commits) == before + 1
 
 
 @asynchronous

@@ -1,0 +1,100 @@
+"""What a manifest references, and how its push takes hold of it.
+
+Layers and configs are blobs, an index's children are manifests, except that some tools list blobs in an
+index: then the look-up finds the other link.  A commit has room for some eighty references.  A larger
+manifest takes hold of its references first, in several commits, under a mark with its bytes
+(``pending/``): when the push dies in between, garbage collection knows what to let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry.bookkeeping import SINCE, pending_path, use_path, using
+from fabric.driver.registry.errors import manifest_blobs_unknown
+from fabric.driver.registry.manifests import Manifest
+from fabric.driver.registry.names import Digest, blob_link_path, manifest_link_path
+from fabric.errors import NotFound
+from fabric.settings import OPERATIONS_MAX
+from fabric.wire.messages import AnyOperation, CheckOperation, DeleteOperation
+
+STEPS_PER_REFERENCE = 3
+BATCH_MAX = 80
+"""References in one commit of their own."""
+
+
+class References:
+    """The links that one manifest needs, for one push of it."""
+
+    def __init__(self, store: ObjectStore, name: str, digest: Digest, manifest: Manifest) -> None:
+        self._store = store
+        self._name = name
+        self._digest = digest
+        self._required = manifest.required
+        blobs = {each.digest: blob_link_path(name, each.digest) for each in manifest.blobs}
+        children = {each.digest: manifest_link_path(name, each.digest) for each in manifest.children}
+        self._named = {**blobs, **children}
+        self.links: dict[Digest, str] = dict(self._named) if manifest.required else {}
+
+    def fit(self, other_steps: int) -> bool:
+        """Whether one commit has room for all, beside so many other steps."""
+        return len(self.links) * STEPS_PER_REFERENCE + other_steps <= OPERATIONS_MAX
+
+    def hold(self) -> list[AnyOperation]:
+        """Steps that hold every reference; they fail when a link is gone."""
+        return self._hold(self.links)
+
+    def _hold(self, digests: Iterable[Digest]) -> list[AnyOperation]:
+        return [
+            step for digest in digests for step in using(self._name, digest, self.links[digest], self._digest)
+        ]
+
+    async def look_up(self) -> None:
+        """Find each link.  Raises RegistryError MANIFEST_BLOB_UNKNOWN that names all that are missing.
+
+        What an artifact of an unknown type names is held where it is here, and may be missing.
+        """
+        missing = []
+        for digest, usual in self._named.items():
+            for path in dict.fromkeys((usual, *self._choices(digest))):
+                if await exists(self._store, path):
+                    self.links[digest] = path
+                    break
+            else:
+                self.links.pop(digest, None)
+                missing.append(str(digest))
+        if missing and self._required:
+            raise manifest_blobs_unknown(missing)
+
+    def _choices(self, digest: Digest) -> Iterable[str]:
+        return (blob_link_path(self._name, digest), manifest_link_path(self._name, digest))
+
+    async def hold_before(self, data: bytes, now_ms: int) -> DeleteOperation:
+        """Hold all references in commits of their own; returns the step that the last commit must have.
+
+        It fails when garbage collection, or a rival push of the same manifest, came between.
+        Raises Precondition or NotFound when a link is gone.
+        """
+        path = pending_path(self._name, self._digest)
+        info = await self._store.put(path, data, attributes={SINCE: str(now_ms)})
+        digests = list(self.links)
+        for start in range(0, len(digests), BATCH_MAX):
+            steps = self._hold(digests[start : start + BATCH_MAX])
+            await self._store.commit([CheckOperation(path, info.generation), *steps])
+        return DeleteOperation(path, if_generation=info.generation)
+
+
+def letting_go(name: str, manifest: Manifest, digest: Digest) -> Iterable[tuple[Digest, AnyOperation]]:
+    """For each thing that a manifest references, the step that ends this use of it."""
+    for other in dict.fromkeys(each.digest for each in manifest.references):
+        yield other, DeleteOperation(use_path(name, other, digest), missing_ok=True)
+
+
+async def exists(store: ObjectStore, path: str) -> bool:
+    """Whether there is an object at ``path``."""
+    try:
+        await store.stat(path)
+    except NotFound:
+        return False
+    return True
