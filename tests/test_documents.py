@@ -62,7 +62,7 @@ def _operations() -> list[list[str]]:
 
 def _parse(command: click.Command, arguments: list[str]) -> None:
     with command.make_context("fabric", list(arguments)) as context:
-        if isinstance(command, click.Group):
+        if isinstance(command, click.Group) and (context._protected_args or context.args):
             rest = [*context._protected_args, *context.args]
             _, inner, rest = command.resolve_command(context, rest)
             assert inner is not None

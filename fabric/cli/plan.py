@@ -108,7 +108,24 @@ def decide_layout(
     return Layout(LAYOUT_FORMAT, known.replicas, groups, endpoints)
 
 
-def plan_roles(layout: Layout, ports: Ports, data: Path, config: Path | None) -> list[RoleEntry]:
+class Front(NamedTuple):
+    """What the registry has more than the others: its access file, and whether that has TLS."""
+
+    access: Path | None = None
+    has_tls: bool = False
+
+    def url(self, endpoint: str) -> str:
+        """Where the registry that listens at ``tcp://HOST:PORT`` is reached on this machine."""
+        return local(endpoint).replace("tcp://", "https://" if self.has_tls else "http://")
+
+
+PLAIN = Front()
+"""Everybody may do everything, over HTTP."""
+
+
+def plan_roles(
+    layout: Layout, ports: Ports, data: Path, config: Path | None, front: Front = PLAIN
+) -> list[RoleEntry]:
     """Every role to run, in the order of starting."""
     common = ("--config", str(config)) if config is not None else ()
     master = local(ports.master)
@@ -133,7 +150,9 @@ def plan_roles(layout: Layout, ports: Ports, data: Path, config: Path | None) ->
     proxy = flags("--listen", ports.proxy, "--master", master, "--master-publish", local(ports.publish))
     roles.append(RoleEntry("proxy", "proxy", local(ports.proxy), None, None, ("proxy", *proxy)))
     registry = flags("--http", ports.registry, "--proxy", local(ports.proxy))
-    http = local(ports.registry).replace("tcp://", "http://")
+    if front.access is not None:
+        registry += ("--access", str(front.access))
+    http = front.url(ports.registry)
     roles.append(RoleEntry("registry", "registry", http, None, None, ("registry", *registry)))
     return roles
 

@@ -1,8 +1,13 @@
-"""``fabric registry``: the HTTP front for container tools."""
+"""``fabric registry``: the HTTP front for container tools.
+
+SIGHUP makes it read its access file again, and the certificate, passwords and keys that it names.  A file
+that cannot be used changes nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -14,10 +19,40 @@ import click
 from fabric.cli.options import HOST_PORT, load_settings
 
 if TYPE_CHECKING:
+    from fabric.driver.registry.access.gate import Gate
+    from fabric.driver.registry.access.load import Access
     from fabric.settings import Settings
 
 
-@click.command()
+ACCESS_FILE = click.Path(dir_okay=False, path_type=Path)
+
+SUBCOMMANDS = {
+    "check-access": "fabric.cli.check_access",
+}
+"""Commands about a registry's content, and the module that has each as ``command``."""
+
+
+class BadAccessFile(click.ClickException):
+    """An access file that cannot be used is wrong usage."""
+
+    exit_code = 2
+
+
+class RegistryGroup(click.Group):
+    """Without a subcommand it runs the role; each subcommand is imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        found = importlib.import_module(SUBCOMMANDS[cmd_name]).command
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=RegistryGroup, invoke_without_command=True)
 @click.option(
     "--http",
     type=HOST_PORT,
@@ -29,23 +64,57 @@ if TYPE_CHECKING:
 @click.option(
     "--config", type=click.Path(path_type=Path), default=None, help="TOML file with a [settings] table."
 )
-def command(http: str, proxy: str, config: Path | None) -> None:
+@click.option(
+    "--access",
+    type=ACCESS_FILE,
+    default=None,
+    help="TOML file: logins, rules, TLS, limits.  [default: everybody may do everything]",
+)
+@click.pass_context
+def command(context: click.Context, http: str, proxy: str, config: Path | None, access: Path | None) -> None:
     """Run a registry: it speaks OCI Distribution over HTTP and keeps everything in the fabric.
 
-    A registry process keeps no state; run as many as you like behind one name.
+    A registry process keeps no state; run as many as you like behind one name.  SIGHUP makes it read
+    its access file again.
     """
+    if context.invoked_subcommand is not None:
+        return
     import uvloop
 
+    from fabric.driver.registry.access.gate import Gate
     from fabric.node.process import set_up_process
 
+    gate = Gate(load_access_file(access)) if access is not None else None
     set_up_process()
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(http, proxy, settings))
+        runner.run(_run(http, proxy, settings, gate, access))
 
 
-async def _run(http: str, proxy: str, settings: Settings) -> None:
+def load_access_file(path: Path) -> Access:
+    """What an access file says.  Raises BadAccessFile: one line with file, key and reason."""
+    from fabric.driver.registry.access.load import AccessFileError, load_access
+
+    try:
+        return load_access(path)
+    except AccessFileError as error:
+        raise BadAccessFile(str(error)) from error
+
+
+def _read_again(gate: Gate, path: Path) -> None:
+    """Let what the file says now hold; what it said before, if it cannot be used."""
+    from fabric.driver.registry.access.load import AccessFileError, load_access
+
+    try:
+        gate.replace(load_access(path))
+    except (AccessFileError, ValueError) as error:
+        logging.error("the access file is not taken, the one before holds: %s", error)
+    else:
+        logging.info("the access file %s was read again", path)
+
+
+async def _run(http: str, proxy: str, settings: Settings, gate: Gate | None, access: Path | None) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     from fabric.driver.fabric_store import FabricStore
     from fabric.driver.registry.http import serve
@@ -54,16 +123,19 @@ async def _run(http: str, proxy: str, settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if gate is not None and access is not None:
+        loop.add_signal_handler(signal.SIGHUP, _read_again, gate, access)
     host, _, port = http.removeprefix("tcp://").rpartition(":")
     store = FabricStore(proxy=proxy, settings=settings)
     await store.start()
     try:
         try:
-            server = await serve(store, settings, host.strip("[]"), int(port))
+            server = await serve(store, settings, host.strip("[]"), int(port), gate)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error
-        logging.info("listening on http://%s:%s, storing through %s", host, port, proxy)
+        scheme = "https" if gate is not None and gate.tls() is not None else "http"
+        logging.info("listening on %s://%s:%s, storing through %s", scheme, host, port, proxy)
         await stopping.wait()
         await server.cleanup()
     finally:

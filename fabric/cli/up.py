@@ -21,6 +21,7 @@ from fabric.cli.files import write_json
 from fabric.cli.options import HOST_PORT, load_settings
 from fabric.cli.plan import (
     LAYOUT_FILE,
+    Front,
     Layout,
     LayoutMismatch,
     Ports,
@@ -32,6 +33,7 @@ from fabric.cli.plan import (
 )
 from fabric.cli.ports import NoFreePort, choose_port, free_ports_from, is_free, local, next_port
 from fabric.cli.readiness import wait_until_ready, what_is_missing
+from fabric.cli.registry import ACCESS_FILE, load_access_file
 from fabric.cli.supervisor import Supervisor
 
 LOCK_FILE = "up.lock"
@@ -79,6 +81,7 @@ SILENCE_S = 5.0
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file for all roles.",
 )
+@click.option("--access", type=ACCESS_FILE, help="TOML file for the registry: logins, rules, TLS, limits.")
 def command(
     data: Path,
     replicas: int | None,
@@ -88,6 +91,7 @@ def command(
     master: str,
     chunks: str,
     config: Path | None,
+    access: Path | None,
 ) -> None:
     """Run all roles on this machine as child processes, restarted when they die.
 
@@ -95,6 +99,7 @@ def command(
     everything in order.  A port of 0 takes any free one.
     """
     load_settings(config)  # so that a mistake in it is told once, here
+    front = _front(access)
     data = data.absolute()
     with _locked(data):
         try:
@@ -109,9 +114,16 @@ def command(
             write_json(data / LAYOUT_FILE, msgspec.to_builtins(layout))
         except (LayoutMismatch, NoFreePort) as error:
             raise click.ClickException(str(error)) from error
-        roles = plan_roles(layout, ports, data, config.absolute() if config else None)
-        status = asyncio.run(_run(data, layout, ports, roles))
+        roles = plan_roles(layout, ports, data, config.absolute() if config else None, front)
+        status = asyncio.run(_run(data, layout, ports, roles, front))
     sys.exit(status)
+
+
+def _front(access: Path | None) -> Front:
+    """What the access file means for this start.  Raises BadAccessFile."""
+    if access is None:
+        return Front()
+    return Front(access.absolute(), load_access_file(access).certificate is not None)
 
 
 @contextlib.contextmanager
@@ -151,7 +163,7 @@ def _report(text: str) -> None:
     click.echo(text, err=True)
 
 
-async def _run(data: Path, layout: Layout, ports: Ports, roles: list[RoleEntry]) -> int:
+async def _run(data: Path, layout: Layout, ports: Ports, roles: list[RoleEntry], front: Front) -> int:
     """Keep the roles running until a signal; returns the exit status."""
     stop = asyncio.Event()
     stopping: list[asyncio.Task[None]] = []
@@ -168,7 +180,7 @@ async def _run(data: Path, layout: Layout, ports: Ports, roles: list[RoleEntry])
     supervisor = Supervisor(children, data / "logs", on_change=on_change, report=_report)
     try:
         await supervisor.start()
-        return await _serve(supervisor, stop, layout, ports, data)
+        return await _serve(supervisor, stop, layout, ports, data, front)
     finally:
         stopping.append(asyncio.create_task(supervisor.stop()))
         with contextlib.suppress(asyncio.CancelledError):
@@ -177,11 +189,10 @@ async def _run(data: Path, layout: Layout, ports: Ports, roles: list[RoleEntry])
 
 
 async def _serve(
-    supervisor: Supervisor, stop: asyncio.Event, layout: Layout, ports: Ports, data: Path
+    supervisor: Supervisor, stop: asyncio.Event, layout: Layout, ports: Ports, data: Path, front: Front
 ) -> int:
     """Tell when all is ready, then wait for the signal to stop.  Returns the exit status."""
-    master, proxy, registry = local(ports.master), local(ports.proxy), local(ports.registry)
-    registry = registry.replace("tcp://", "http://")
+    master, proxy, registry = local(ports.master), local(ports.proxy), front.url(ports.registry)
     given_up_waiting = threading.Event()
     problems = deque(["the roles are starting"], maxlen=1)
     ready = asyncio.create_task(

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_uploads
+from fabric.driver.registry.access.gate import Gate
 from fabric.driver.registry.errors import (
     BodyInterrupted,
     RegistryError,
@@ -73,10 +74,14 @@ HANDLERS: dict[Endpoint, dict[str, Handler]] = {
 }
 
 
-def make_app(store: ObjectStore, settings: Settings) -> web.Application:
-    """The registry over ``store``, which must be started and outlives the application."""
+def make_app(store: ObjectStore, settings: Settings, gate: Gate | None = None) -> web.Application:
+    """The registry over ``store``, which must be started and outlives the application.
+
+    ``gate`` says who may do what; without one everybody may do everything.
+    """
+    gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
-    service = Service(store, settings, executor)
+    service = Service(gate.guarded(store), settings, executor)
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         route = parse_path(request.raw_path.partition("?")[0])
@@ -85,7 +90,8 @@ def make_app(store: ObjectStore, settings: Settings) -> web.Application:
         if handler is None:
             allowed = {"Allow": ", ".join(handlers)}
             raise unsupported(405, f"{request.method} is not for {route.endpoint.value}", allowed)
-        return await handler(service, request, route)
+        async with gate.admit(request, route):
+            return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         expiry = asyncio.create_task(_expire_uploads(service))
@@ -93,6 +99,7 @@ def make_app(store: ObjectStore, settings: Settings) -> web.Application:
         expiry.cancel()
         await asyncio.gather(expiry, return_exceptions=True)
         executor.shutdown()
+        gate.close()
 
     app = web.Application(middlewares=[_answer_errors])
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
@@ -114,15 +121,18 @@ def make_runner(app: web.Application) -> web.AppRunner:
     )
 
 
-async def serve(store: ObjectStore, settings: Settings, host: str, port: int) -> web.AppRunner:
+async def serve(
+    store: ObjectStore, settings: Settings, host: str, port: int, gate: Gate | None = None
+) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
     Raises OSError when the address cannot be taken.
     """
-    runner = make_runner(make_app(store, settings))
+    gate = gate if gate is not None else Gate()
+    runner = make_runner(make_app(store, settings, gate))
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()
     except OSError:
         await runner.cleanup()
         raise

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from fabric.cli.plan import (
+    Front,
     Layout,
     LayoutMismatch,
     Ports,
@@ -95,6 +96,16 @@ def test_every_role_gets_its_place_and_its_flags() -> None:
     assert registry.arguments == (
         "registry", "--http", "127.0.0.1:5000", "--proxy", "127.0.0.1:7420", "--config", "/etc/fabric.toml",
     )  # fmt: skip
+
+
+def test_the_registry_alone_gets_the_access_file() -> None:
+    roles = plan_roles(
+        Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None, Front(Path("/etc/access.toml"), has_tls=True)
+    )
+
+    assert [role.name for role in roles if "--access" in role.arguments] == ["registry"]
+    assert roles[-1].arguments[-2:] == ("--access", "/etc/access.toml")
+    assert run_description(roles, {})["registry"] == "https://127.0.0.1:5000"
 
 
 def test_those_that_need_others_stop_first() -> None:
