@@ -384,7 +384,7 @@ class Epochs:
     def _all_equal(self, group: Group) -> bool:
         """Have all members reported one digest in the present epoch, with nothing against writing?"""
         assert group.record is not None, "a condition comes with a record"
-        if group.missing > 0 or self._all_replaced(group) or not group.members:
+        if group.missing > 0 or self._all_replaced(group):
             return False
         digests: set[bytes] = set()
         for node in self.nodes_of(group):

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import msgspec
 
 from fabric.master.group import Group
-from fabric.master.membership import LOST, UNSEEN, Node
+from fabric.master.membership import LOST, Node
 
 Nodes = Mapping[str, Node]
 
@@ -66,8 +66,7 @@ def _demotion(group: Group, nodes: Nodes, min_write_replicas: int) -> Step | Non
     members = [nodes[name] for name in group.members]
     lost = [node.server for node in members if node.phase == LOST]
     good = [node for node in members if node.alive and is_good(group, node)]
-    # One that was not heard of since the master's start may yet come, or be lost: one epoch for all.
-    if not lost or len(good) < min_write_replicas or any(node.phase == UNSEEN for node in members):
+    if not lost or len(good) < min_write_replicas:
         return None
     names = ", ".join(lost)
     return Step(

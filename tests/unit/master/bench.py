@@ -167,6 +167,7 @@ class Server(msgspec.Struct):
     deletes: list[int] = []
     deleted: list[int] = []
     free_bytes: int = 100 * GIB
+    live_bytes: int = 0
 
     def beat(self) -> Heartbeat:
         return Heartbeat(
@@ -181,7 +182,7 @@ class Server(msgspec.Struct):
             self.synced_digest,
             self.read_only_reason,
             0,
-            0,
+            self.live_bytes,
             self.free_bytes,
             200 * GIB,
             0,
