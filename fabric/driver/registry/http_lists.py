@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
+from fabric.driver.registry.access.gate import client_of
 from fabric.driver.registry.errors import unsupported
 from fabric.driver.registry.manifests import OCI_INDEX
 from fabric.driver.registry.names import parse_digest, repository_name, tag_name
@@ -19,7 +20,8 @@ async def catalog(service: Service, request: web.Request, route: Route) -> web.S
     """GET ``/v2/_catalog``: repositories that have had a manifest."""
     last = request.query.get("last", "")
     count = _count(request)
-    page = await service.repositories.catalog(count, repository_name(last) if last else "")
+    may_see = client_of(request).may_see
+    page = await service.repositories.catalog(count, repository_name(last) if last else "", may_see)
     headers = _link("/v2/_catalog", {"n": str(count), "last": page.names[-1]}) if page.more else {}
     return _json({"repositories": list(page.names)}, headers)
 

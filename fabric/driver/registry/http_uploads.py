@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from fabric.driver.registry.access.gate import client_of, user_of
+from fabric.driver.registry.access.policy import Right
 from fabric.driver.registry.errors import RegistryError, digest_invalid
 from fabric.driver.registry.http_body import body_pieces, check_length, has_body
 from fabric.driver.registry.names import HEX_DIGITS, Digest, parse_digest, repository_name
@@ -15,29 +17,31 @@ from fabric.driver.registry.uploads import Upload, out_of_order
 
 async def start(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """POST: begin an upload, mount a blob (``mount``, ``from``), or take it whole (``digest``)."""
-    query = request.query
+    query, user = request.query, user_of(request)
     if "mount" in query:
         mounted = parse_digest(query["mount"])
-        source = query.get("from", "")
-        if source and await service.blobs.mount(route.name, mounted, repository_name(source)):
+        source = repository_name(query["from"]) if query.get("from") else ""
+        # Of a repository that the client may not pull from it learns nothing, not even by a mount.
+        is_allowed = bool(source) and client_of(request).may(Right.PULL, source)
+        if is_allowed and await service.blobs.mount(route.name, mounted, source):
             return blob_created(route.name, mounted)
-        return _accepted(await service.uploads.start(route.name, mounted.algorithm))
+        return _accepted(await service.uploads.start(route.name, mounted.algorithm, user))
     if "digest" in query:
         digest = parse_digest(query["digest"])
         with service.incoming.stream():
-            upload = await service.uploads.start(route.name, digest.algorithm)
+            upload = await service.uploads.start(route.name, digest.algorithm, user)
             upload = await _append(service, request, upload, None)
         await service.uploads.finish(upload, digest)
         return blob_created(route.name, digest)
     algorithm = query.get("digest-algorithm", "sha256")
     if algorithm not in HEX_DIGITS:
         raise digest_invalid(f"digest-algorithm is not one of {', '.join(HEX_DIGITS)}", algorithm)
-    return _accepted(await service.uploads.start(route.name, algorithm))
+    return _accepted(await service.uploads.start(route.name, algorithm, user))
 
 
 async def append(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """PATCH: add a chunk, or a stream of any length."""
-    upload = await service.uploads.find(route.name, route.reference)
+    upload = await service.uploads.find(route.name, route.reference, user_of(request))
     declared = _declared_range(request, upload)
     with service.incoming.stream():
         return _accepted(await _append(service, request, upload, declared))
@@ -49,7 +53,7 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
         raise digest_invalid("the query has no digest", "")
     digest = parse_digest(request.query["digest"])
     try:
-        upload = await service.uploads.find(route.name, route.reference)
+        upload = await service.uploads.find(route.name, route.reference, user_of(request))
     except RegistryError:
         # The answer to an earlier PUT may have been lost on its way.
         if await service.uploads.was_finished(route.name, digest):
@@ -65,13 +69,13 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
 
 async def status(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """GET: how much is here."""
-    upload = await service.uploads.find(route.name, route.reference)
+    upload = await service.uploads.find(route.name, route.reference, user_of(request))
     return web.Response(status=204, headers=_headers(upload))
 
 
 async def cancel(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """DELETE: give up."""
-    await service.uploads.cancel(await service.uploads.find(route.name, route.reference))
+    await service.uploads.cancel(await service.uploads.find(route.name, route.reference, user_of(request)))
     return web.Response(status=204)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.errors import name_unknown
 from fabric.driver.registry.names import NAMES_PREFIX, name_path, tags_prefix
 from fabric.errors import NotFound
+from fabric.settings import LIST_LIMIT_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,19 @@ class Repositories:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def catalog(self, count: int, last: str) -> NamesPage:
-        """Up to ``count`` repositories, a page at most, after ``last`` (empty: from the first)."""
-        return await self._page(NAMES_PREFIX, count, last)
+    async def catalog(self, count: int, last: str, may_see: Callable[[str], bool]) -> NamesPage:
+        """Up to ``count`` repositories, a page at most, after ``last`` (empty: from the first).
+
+        Those that the client may not see are passed over, also when it says whether others come: so it
+        learns nothing of them.
+        """
+        seen: list[str] = []
+        while True:
+            page = await self._page(NAMES_PREFIX, LIST_LIMIT_MAX if count else 0, last)
+            seen += [name for name in page.names if may_see(name)]
+            if len(seen) > count or not page.more:
+                return NamesPage(seen[:count], more=bool(count) and len(seen) > count)
+            last = page.names[-1]
 
     async def tags(self, name: str, count: int, last: str) -> NamesPage:
         """Up to ``count`` tags after ``last``.  Raises RegistryError NAME_UNKNOWN."""

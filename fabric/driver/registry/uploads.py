@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.blobs import MUST_EXIST, Blobs
@@ -52,6 +52,8 @@ class Upload:
     size: int
     algorithm: str
     """Of the digest that is computed while bytes arrive; another one costs a second reading."""
+    owner: str = ""
+    """The user who began it; nobody else can go on with it."""
 
     @property
     def location(self) -> str:
@@ -92,25 +94,30 @@ class Uploads:
         self._wall_ms = wall_ms
         self._parked = ParkedDigests()
 
-    async def start(self, name: str, algorithm: str) -> Upload:
-        """A new, empty upload that belongs to the repository."""
+    async def start(self, name: str, algorithm: str, owner: str = "") -> Upload:
+        """A new, empty upload that belongs to the repository, and to the user if there is one."""
         upload_id = self._new_id()
         assert is_upload_id(upload_id)
         attributes = {"repository": name, "started": str(self._wall_ms()), "algorithm": algorithm}
+        if owner:
+            attributes["owner"] = owner
         await self._store.put(upload_path(upload_id), b"", attributes=attributes, if_generation=0)
-        return Upload(upload_id, name, 0, algorithm)
+        return Upload(upload_id, name, 0, algorithm, owner)
 
-    async def find(self, name: str, upload_id: str) -> Upload:
-        """An upload of the repository.  Raises RegistryError BLOB_UPLOAD_UNKNOWN, also for another's."""
+    async def find(self, name: str, upload_id: str, owner: str = "") -> Upload:
+        """An upload of the repository and the user.
+
+        Raises RegistryError BLOB_UPLOAD_UNKNOWN, also for another's.
+        """
         if not is_upload_id(upload_id):
             raise upload_unknown(upload_id[:64])
         try:
             info = await self._store.stat(upload_path(upload_id))
         except NotFound as error:
             raise upload_unknown(upload_id) from error
-        if info.attributes.get("repository") != name:
+        if info.attributes.get("repository") != name or info.attributes.get("owner", "") != owner:
             raise upload_unknown(upload_id)
-        return Upload(upload_id, name, info.size, info.attributes["algorithm"])
+        return Upload(upload_id, name, info.size, info.attributes["algorithm"], owner)
 
     async def append(self, upload: Upload, body: AsyncIterable[Buffer], declared: ByteRange | None) -> Upload:
         """Add a request's body; returns the upload as it is then.
@@ -125,10 +132,10 @@ class Uploads:
         try:
             size = await self._write(upload, body, declared, digest)
         except Precondition as error:
-            raise out_of_order(await self.find(upload.name, upload.upload_id)) from error
+            raise out_of_order(await self.find(upload.name, upload.upload_id, upload.owner)) from error
         except NotFound as error:
             raise upload_unknown(upload.upload_id) from error
-        return Upload(upload.upload_id, upload.name, size, upload.algorithm)
+        return replace(upload, size=size)
 
     async def _write(
         self,
@@ -210,7 +217,7 @@ class Uploads:
     async def _is_finished(self, upload: Upload, digest: Digest) -> bool:
         """Whether a rival finished the upload; raises when it cannot be finished any more."""
         try:
-            current = await self.find(upload.name, upload.upload_id)
+            current = await self.find(upload.name, upload.upload_id, upload.owner)
         except RegistryError:
             if await self.was_finished(upload.name, digest):
                 return True

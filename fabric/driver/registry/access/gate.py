@@ -38,6 +38,11 @@ def client_of(request: web.Request) -> Client:
     return client
 
 
+def user_of(request: web.Request) -> str:
+    """The name of who asks; empty for somebody who did not log in."""
+    return client_of(request).identity.user
+
+
 class Gate:
     """One for each registry process."""
 
