@@ -107,6 +107,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At which compaction reads and writes; each record counts as ``UPKEEP_RECORD_BYTES`` more."""
     compaction_garbage_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3
     """A data file with this share of garbage is compacted."""
+    catch_up_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 1 * GIB
+    """At which a server that was away, or is new, copies what it lacks."""
     move_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 128 * MIB
     """At which fragments move to other groups, unless an operator says otherwise."""
     audit_interval_s: float = 900.0
@@ -116,6 +118,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # registry
     upload_expiry_s: float = 24 * 3600.0
+    """An upload that does not grow for so long is discarded by garbage collection."""
+    gc_interval_s: float = 3600.0
+    """About so long from one pass of a registry process to its next; 0: it runs none by itself."""
+    gc_pause_s: float = 0.002
+    """Between two steps of a pass, so that others come first."""
+    gc_grace_s: float = 24 * 3600.0
+    """A blob that no manifest references stays twice so long: its manifest may be on the way."""
+    gc_untagged_after_s: float = -1.0
+    """A manifest that nothing names for so long is moved to the trash; negative: never."""
+    undelete_s: float = 7 * 24 * 3600.0
+    """Deleted manifests, and earlier states of tags, can be restored for so long."""
     manifest_bytes_max: int = 4 * MIB
     registry_uploads_max: int = 64
     """Request bodies that one registry process takes at once; beyond that it answers 429."""

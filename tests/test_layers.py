@@ -58,6 +58,7 @@ SHELLS = {
     "fabric.driver.storage",
     # The registry: threads for hashing, and HTTP.
     "fabric.driver.registry.hashing",
+    "fabric.driver.registry.background",
     "fabric.driver.registry.service",
     "fabric.driver.registry.http",
     "fabric.driver.registry.http_actor",

@@ -17,6 +17,7 @@ from aiohttp import web
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_uploads
 from fabric.driver.registry.access.gate import Gate
+from fabric.driver.registry.background import collect_now_and_then
 from fabric.driver.registry.errors import (
     BodyInterrupted,
     RegistryError,
@@ -39,7 +40,6 @@ LINGER_S = 2.0
 """After a refusal, the rest of a body is read and dropped for so long: the client shall see the answer."""
 
 SHUTDOWN_TIMEOUT_S = 10.0
-EXPIRY_INTERVAL_S = 1800.0
 API_VERSION = "registry/2.0"
 
 Handler = Callable[[Service, web.Request, Route], Awaitable[web.StreamResponse]]
@@ -94,10 +94,10 @@ def make_app(store: ObjectStore, settings: Settings, gate: Gate | None = None) -
             return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
-        expiry = asyncio.create_task(_expire_uploads(service))
+        collector = asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))
         yield
-        expiry.cancel()
-        await asyncio.gather(expiry, return_exceptions=True)
+        collector.cancel()
+        await asyncio.gather(collector, return_exceptions=True)
         executor.shutdown()
         gate.close()
 
@@ -173,16 +173,3 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Docker-Distribution-Api-Version"] = API_VERSION
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "speedy-fabric"
-
-
-async def _expire_uploads(service: Service) -> None:
-    """Discard abandoned uploads, now and then."""
-    while True:
-        await asyncio.sleep(EXPIRY_INTERVAL_S)
-        try:
-            count = await service.uploads.expire(service.settings.upload_expiry_s)
-        except FabricError as error:
-            _log.warning("abandoned uploads are kept for now: %s", error)
-        else:
-            if count:
-                _log.info("%d abandoned uploads discarded", count)

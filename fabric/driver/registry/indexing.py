@@ -9,7 +9,7 @@ place in ``meta/registry-index``, goes on there after a crash, and may run in se
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import (
@@ -24,6 +24,7 @@ from fabric.driver.registry.bookkeeping import (
     untagged_path,
     use_path,
 )
+from fabric.driver.registry.collection import Pause
 from fabric.driver.registry.history import PUSHED, recording
 from fabric.driver.registry.manifests import parse_manifest
 from fabric.driver.registry.names import Digest, blob_path, parse_digest
@@ -40,9 +41,6 @@ BYTES = "blobs/"
 _PAGE = 200
 _ATTEMPTS_MAX = 16
 _LINK = re.compile(r"repositories/(?P<name>[^_].*?)/_(?P<kind>blobs|manifests|tags)/(?P<rest>.+)")
-
-Pause = Callable[[], Awaitable[None]]
-"""Awaited between two steps, so that garbage collection leaves room for others."""
 
 
 async def is_indexed(store: ObjectStore) -> bool:

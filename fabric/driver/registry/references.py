@@ -8,10 +8,18 @@ manifest takes hold of its references first, in several commits, under a mark wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry.bookkeeping import SINCE, pending_path, use_path, using
+from fabric.driver.registry.bookkeeping import (
+    SINCE,
+    loose_path,
+    mark,
+    pending_path,
+    untagged_path,
+    use_path,
+    using,
+)
 from fabric.driver.registry.errors import manifest_blobs_unknown
 from fabric.driver.registry.manifests import Manifest
 from fabric.driver.registry.names import Digest, blob_link_path, manifest_link_path
@@ -32,6 +40,7 @@ class References:
         self._name = name
         self._digest = digest
         self._required = manifest.required
+        self._media_type = manifest.media_type
         blobs = {each.digest: blob_link_path(name, each.digest) for each in manifest.blobs}
         children = {each.digest: manifest_link_path(name, each.digest) for each in manifest.children}
         self._named = {**blobs, **children}
@@ -77,7 +86,9 @@ class References:
         Raises Precondition or NotFound when a link is gone.
         """
         path = pending_path(self._name, self._digest)
-        info = await self._store.put(path, data, attributes={SINCE: str(now_ms)})
+        info = await self._store.put(
+            path, data, attributes={SINCE: str(now_ms), "mediaType": self._media_type}
+        )
         digests = list(self.links)
         for start in range(0, len(digests), BATCH_MAX):
             steps = self._hold(digests[start : start + BATCH_MAX])
@@ -85,10 +96,19 @@ class References:
         return DeleteOperation(path, if_generation=info.generation)
 
 
-def letting_go(name: str, manifest: Manifest, digest: Digest) -> Iterable[tuple[Digest, AnyOperation]]:
-    """For each thing that a manifest references, the step that ends this use of it."""
-    for other in dict.fromkeys(each.digest for each in manifest.references):
-        yield other, DeleteOperation(use_path(name, other, digest), missing_ok=True)
+def letting_go(name: str, manifest: Manifest, digest: Digest, now_ms: int) -> Iterator[list[AnyOperation]]:
+    """The steps that end every use by a manifest, in portions that leave room in a commit.
+
+    What loses a use gets the marks of what it may be.
+    """
+    others = list(dict.fromkeys(each.digest for each in manifest.references))
+    for start in range(0, len(others), BATCH_MAX):
+        steps: list[AnyOperation] = []
+        for other in others[start : start + BATCH_MAX]:
+            steps.append(DeleteOperation(use_path(name, other, digest), missing_ok=True))
+            steps.append(mark(loose_path(name, other), now_ms))
+            steps.append(mark(untagged_path(name, other), now_ms))
+        yield steps
 
 
 async def exists(store: ObjectStore, path: str) -> bool:

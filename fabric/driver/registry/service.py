@@ -7,6 +7,7 @@ import time
 from concurrent.futures import Executor
 
 from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry.background import garbage_collection
 from fabric.driver.registry.blobs import Blobs
 from fabric.driver.registry.bookkeeping import Stamper
 from fabric.driver.registry.hashing import digests_on
@@ -29,6 +30,7 @@ class Service:
         self.manifests = ManifestStore(store, settings.manifest_bytes_max, stamper)
         self.referrers = Referrers(store, self.manifests)
         self.repositories = Repositories(store)
+        self.garbage = garbage_collection(store, settings, stamper)
         self.incoming = StreamGate(settings.registry_uploads_max)
         self.outgoing = StreamGate(settings.registry_downloads_max)
 

@@ -12,7 +12,6 @@ process can continue it.  Three rules keep it right without a lock:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, replace
 
@@ -27,7 +26,7 @@ from fabric.driver.registry.errors import (
     size_invalid,
     upload_unknown,
 )
-from fabric.driver.registry.names import UPLOADS_PREFIX, Digest, blob_path, is_upload_id, upload_path
+from fabric.driver.registry.names import Digest, blob_path, is_upload_id, upload_path
 from fabric.driver.registry.ranges import ByteRange, progress_header
 from fabric.errors import NotFound, Precondition, Unavailable
 from fabric.wire.messages import (
@@ -36,7 +35,6 @@ from fabric.wire.messages import (
     CheckOperation,
     DeleteOperation,
     MoveOperation,
-    ObjectInfo,
 )
 
 _FINISH_ATTEMPTS_MAX = 4
@@ -238,41 +236,6 @@ class Uploads:
         """Discard an upload and its bytes; harmless when it is gone."""
         await self._store.commit([DeleteOperation(upload_path(upload.upload_id), missing_ok=True)])
         self._parked.drop(upload.upload_id)
-
-    async def expire(self, idle_max_s: float) -> int:
-        """Discard uploads that have not grown for so long; returns how many.
-
-        When the last byte came is known as well as the passes of this are close together: each notes the
-        size that it saw, and since when.
-        """
-        now_ms = self._wall_ms()
-        idle_since_ms = now_ms - int(idle_max_s * 1000)
-        after, count = "", 0
-        while True:
-            page = await self._store.list(UPLOADS_PREFIX, after=after)
-            for info in page.objects:
-                seen_size = int(info.attributes.get("seen size", "0"))
-                since_ms = int(info.attributes.get("seen", info.attributes.get("started", "0")))
-                if info.size != seen_size:
-                    await self._note_growth(info, now_ms)
-                elif since_ms < idle_since_ms:
-                    count += await self._discard_unchanged(info)
-            after = page.next
-            if not after:
-                return count
-
-    async def _note_growth(self, info: ObjectInfo, now_ms: int) -> None:
-        """From now on it has this size, until it grows again."""
-        seen = {"seen size": str(info.size), "seen": str(now_ms)}
-        with contextlib.suppress(Precondition, NotFound):  # it grew again, or was finished
-            await self._store.commit([AppendOperation(info.path, [], info.size, seen)])
-
-    async def _discard_unchanged(self, info: ObjectInfo) -> bool:
-        try:
-            await self._store.commit([DeleteOperation(info.path, if_generation=info.generation)])
-        except (Precondition, NotFound):
-            return False  # it is alive after all, or another process was faster
-        return True
 
 
 def _finishing(upload: Upload, digest: Digest, is_stored: bool, now_ms: int) -> list[AnyOperation]:

@@ -1,0 +1,74 @@
+"""What never came to an end: uploads, and pushes of manifests too large for one commit."""
+
+from __future__ import annotations
+
+from fabric.driver.registry.bookkeeping import PENDING_PREFIX, SINCE, marked, since_ms, trash_path
+from fabric.driver.registry.collection import Run
+from fabric.driver.registry.manifests import parse_manifest
+from fabric.driver.registry.names import UPLOADS_PREFIX, Digest, manifest_link_path
+from fabric.driver.registry.references import letting_go
+from fabric.errors import NotFound
+from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, DeleteOperation, ObjectInfo
+
+_STARTED = "started"
+_SEEN_SIZE = "seen size"
+
+
+async def discard_uploads(run: Run) -> None:
+    """Discard uploads that do not grow any more.  Raises FabricError of the store.
+
+    Nothing is written when bytes arrive: each pass notes the size that it sees, and since when.  So the
+    time since the last byte is known as well as the passes are close together.
+    """
+    idle_ms = run.before_ms(run.policy.upload_idle_s)
+    async for info in run.entries(UPLOADS_PREFIX):
+        noted = info.attributes
+        if info.size != int(noted.get(_SEEN_SIZE, "0")):
+            seen = {_SEEN_SIZE: str(info.size), SINCE: str(run.now_ms)}
+            await run.attempt([AppendOperation(info.path, [], info.size, seen)])
+            run.report.keep("uploads that grow")
+        elif int(noted.get(SINCE, noted.get(_STARTED, "0"))) > idle_ms:
+            run.report.keep("uploads that have not grown lately")
+        elif await run.attempt([DeleteOperation(info.path, if_generation=info.generation)]):
+            run.report.discarded_uploads += 1
+
+
+async def release_pushes(run: Run) -> None:
+    """Let go what dead pushes of large manifests hold.  Raises FabricError of the store."""
+    ripe_ms = run.before_ms(run.policy.grace_s)
+    async for mark in run.entries(PENDING_PREFIX):
+        if since_ms(mark) > ripe_ms:
+            run.report.keep("pushes of large manifests")
+            continue
+        name, digest = marked(mark.path, PENDING_PREFIX)
+        if await _is_stored(run, name, digest):
+            await run.drop(mark)
+        elif await _release(run, mark, name, digest):
+            run.report.released_pushes += 1
+
+
+async def _is_stored(run: Run, name: str, digest: Digest) -> bool:
+    """Whether the manifest is here or in the trash, so that its uses are its own."""
+    for path in (manifest_link_path(name, digest), trash_path(name, "manifest", digest)):
+        if await run.find(path) is not None:
+            return True
+    return False
+
+
+async def _release(run: Run, mark: ObjectInfo, name: str, digest: Digest) -> bool:
+    try:
+        info, data = await run.store.read(mark.path, run.manifest_bytes_max)
+    except NotFound:
+        return False  # the push has ended
+    if info.generation != mark.generation:
+        return False  # it goes on
+    manifest = parse_manifest(data, mark.attributes["mediaType"])
+    conditions: list[AnyOperation] = [
+        CheckOperation(manifest_link_path(name, digest), 0),
+        CheckOperation(trash_path(name, "manifest", digest), 0),
+    ]
+    is_same = CheckOperation(mark.path, mark.generation)
+    for batch in letting_go(name, manifest, digest, run.now_ms):
+        if not await run.attempt([is_same, *conditions, *batch]):
+            return False
+    return await run.attempt([*conditions, DeleteOperation(mark.path, if_generation=mark.generation)])

@@ -1,0 +1,163 @@
+"""The end of the time in which a deletion can be undone.
+
+Marks under ``retired/`` sort by time, so a pass looks at those that are due and at no other.  What is
+purged here only loses its entry: the bytes go when nobody owns them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fabric.driver.registry.bookkeeping import (
+    RETIRED_PREFIX,
+    disowning,
+    history_prefix,
+    mark,
+    pending_path,
+    tagged_path,
+    trash_path,
+    trash_prefix,
+    untagged_path,
+    uses_prefix,
+)
+from fabric.driver.registry.collection import Run
+from fabric.driver.registry.history import DELETED, event_of
+from fabric.driver.registry.manifests import parse_manifest
+from fabric.driver.registry.names import (
+    Digest,
+    blob_path,
+    manifest_links_prefix,
+    name_path,
+    parse_digest,
+    referrers_prefix,
+)
+from fabric.driver.registry.references import letting_go
+from fabric.errors import NotFound
+from fabric.wire.messages import AnyOperation, CheckOperation, DeleteOperation, ObjectInfo
+
+_EVENTS_PER_COMMIT = 80
+_REFERRERS_PER_COMMIT = 200
+
+
+async def purge_retired(run: Run) -> None:
+    """Purge what is due.  Raises FabricError of the store."""
+    due_ms = run.before_ms(run.policy.undelete_s)
+    async for retired in run.entries(RETIRED_PREFIX):
+        key = retired.path.removeprefix(RETIRED_PREFIX).split("/", 1)[0]
+        if int(key.split("-", 1)[0]) > due_ms:
+            run.report.keep("deletions and changes of tags that can be undone, more than")
+            return
+        name, kind = retired.attributes["repository"], retired.attributes["kind"]
+        if kind == "tag":
+            await _purge_tag_states(run, retired, name, retired.attributes["tag"], key)
+            continue
+        digest = parse_digest(retired.attributes["digest"])
+        trashed = await run.find(trash_path(name, "blob" if kind == "blob" else "manifest", digest))
+        if trashed is None or trashed.attributes["key"] != key:
+            await run.drop(retired)  # restored, or deleted once more since
+        elif kind == "blob":
+            await _purge_blob(run, retired, trashed, name, digest)
+        else:
+            await _purge_manifest(run, retired, trashed, name, digest)
+
+
+# --- tags -----------------------------------------------------------------------------------------
+
+
+async def _purge_tag_states(run: Run, retired: ObjectInfo, name: str, tag: str, key: str) -> None:
+    """Forget what the tag was before an event that is long past."""
+    event = await run.find(f"{history_prefix(name, tag)}{key}")
+    if event is not None:
+        while older := await _older_events(run, name, tag, event):
+            await run.attempt([step for info in older for step in _forgetting(run, name, info)])
+            run.report.purged_tag_states += len(older)
+            if run.dry_run or len(older) < _EVENTS_PER_COMMIT:
+                break
+        if event_of(event).what == DELETED:
+            # "There is no tag" needs no entry.
+            await run.attempt(_forgetting(run, name, event))
+    await run.attempt([DeleteOperation(retired.path, missing_ok=True)])
+
+
+async def _older_events(run: Run, name: str, tag: str, event: ObjectInfo) -> Sequence[ObjectInfo]:
+    # The oldest come first, so that one page is enough to make progress.
+    page = await run.store.list(history_prefix(name, tag), limit=_EVENTS_PER_COMMIT)
+    return [info for info in page.objects if info.generation < event.generation]
+
+
+def _forgetting(run: Run, name: str, info: ObjectInfo) -> list[AnyOperation]:
+    event = event_of(info)
+    steps: list[AnyOperation] = [DeleteOperation(info.path, missing_ok=True)]
+    if event.digest is not None:
+        hint = tagged_path(name, event.digest, event.tag, event.key)
+        steps.append(DeleteOperation(hint, missing_ok=True))
+        steps.append(mark(untagged_path(name, event.digest), run.now_ms))
+    return steps
+
+
+# --- the trash ------------------------------------------------------------------------------------
+
+
+async def _purge_blob(run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest) -> None:
+    forget = DeleteOperation(retired.path, missing_ok=True)
+    if await run.has_any(uses_prefix(name, digest)):
+        # A manifest, perhaps one in the trash, would be broken for good.  It is looked at again when the
+        # last such manifest goes.
+        run.report.keep("deleted blobs that manifests still reference")
+        await run.attempt([forget])
+        return
+    delete = DeleteOperation(trashed.path, if_generation=trashed.generation)
+    if await run.attempt([forget, delete, *disowning(digest, "blob", name, run.now_ms)]):
+        run.report.purged_blobs += 1
+
+
+async def _purge_manifest(
+    run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest
+) -> None:
+    try:
+        _, data = await run.store.read(blob_path(digest), run.manifest_bytes_max)
+    except NotFound:
+        if await run.find(trashed.path) is not None:
+            run.report.problem(f"manifest {digest} in the trash of {name} has no bytes in the catalog")
+        return
+    manifest = parse_manifest(data, trashed.attributes["mediaType"])
+    # A large push of the same manifest that is under way must begin anew: its uses are taken away.
+    no_push = DeleteOperation(pending_path(name, digest), missing_ok=True)
+    is_same = CheckOperation(trashed.path, trashed.generation)
+    for batch in letting_go(name, manifest, digest, run.now_ms):
+        if not await run.attempt([is_same, no_push, *batch]):
+            return
+    await _mark_referrers(run, name, digest)
+    last: list[AnyOperation] = [
+        DeleteOperation(trashed.path, if_generation=trashed.generation),
+        DeleteOperation(retired.path, missing_ok=True),
+        no_push,
+        *disowning(digest, "manifest", name, run.now_ms),
+    ]
+    if await run.attempt(last):
+        run.report.purged_manifests += 1
+        await _remove_if_empty(run, name)
+
+
+async def _mark_referrers(run: Run, name: str, subject: Digest) -> None:
+    """What was about this manifest may have no reason to stay."""
+    steps: list[AnyOperation] = []
+    async for info in run.entries(referrers_prefix(name, subject)):
+        steps.append(mark(untagged_path(name, parse_digest(info.attributes["digest"])), run.now_ms))
+        if len(steps) == _REFERRERS_PER_COMMIT:
+            await run.attempt(steps)
+            steps = []
+    if steps:
+        await run.attempt(steps)
+
+
+async def _remove_if_empty(run: Run, name: str) -> None:
+    """Take a repository from the list of all when it has no manifest, not even in the trash."""
+    entry = await run.find(name_path(name))
+    if entry is None or run.dry_run:
+        return
+    for prefix in (manifest_links_prefix(name), trash_prefix(name, "manifest")):
+        if await run.has_any(prefix):
+            return
+    if await run.attempt([DeleteOperation(entry.path, if_generation=entry.generation)]):
+        run.report.removed_repositories += 1
