@@ -34,7 +34,7 @@ from fabric.chunk.pull import Puller
 from fabric.chunk.read_queue import LANE
 from fabric.node.calls import Calls
 from fabric.node.effects import Effect, Payload, Run
-from fabric.settings import BUCKETS, MIB
+from fabric.settings import BUCKETS, MIB, UPKEEP_RECORD_BYTES
 from fabric.wire.messages import (
     AbortFragment,
     BucketEntries,
@@ -52,6 +52,8 @@ WINDOW_BYTES = 16 * MIB
 WINDOW_COUNT = 64
 ROUND_BYTES_MAX = 64 * MIB
 """A round that copied more does not end with ``synced``."""
+BURST_S = 0.05
+"""What was not used of the rate is made up for within so long."""
 LARGE_ROUNDS_MAX = 5
 """In a row; the last of them does: writes come as fast as they can be copied."""
 
@@ -62,13 +64,24 @@ class CatchUp:
     """The catching up of one epoch.  Ends by ``stop``, never by itself."""
 
     def __init__(
-        self, group: int, peers: list[str], calls: Calls, puller: Puller, rng: random.Random
+        self,
+        group: int,
+        peers: list[str],
+        calls: Calls,
+        puller: Puller,
+        rng: random.Random,
+        bytes_per_s: int = 2**62,
     ) -> None:
+        """``bytes_per_s``: at most so much is copied."""
         self._group = group
         self._peers = peers
         self._calls = calls
         self._puller = puller
         self._rng = rng
+        self._bytes_per_s = bytes_per_s
+        self._paid_at = 0.0
+        """When what was asked for so far is within the rate."""
+        self._resume_at: float | None = None
         self.synced = b""
         """The digest over all buckets when nothing is missing; else empty."""
         self.conflicts = 0
@@ -100,14 +113,17 @@ class CatchUp:
         self.synced = b""
 
     def next_deadline(self) -> float | None:
-        """When the next round begins; None while one is under way."""
-        return None if self._in_round or self._stopped else self._again_at
+        """When the next round begins; while one is under way, when the rate lets it go on."""
+        if self._stopped:
+            return None
+        return self._resume_at if self._in_round else self._again_at
 
     def on_tick(self, now: float) -> list[Effect]:
-        """Begin a round if it is time."""
-        if self._in_round or self._stopped or now < self._again_at:
+        """Begin a round, or go on with one, if it is time."""
+        due_at = self.next_deadline()
+        if due_at is None or now < due_at:
             return []
-        return self._begin_round()
+        return self._go_on(now) if self._in_round else self._begin_round()
 
     def on_mutations(self, mutations: int, now: float) -> None:
         """The engine's counter of changes: another one than at ``synced`` takes that back."""
@@ -212,8 +228,14 @@ class CatchUp:
 
     def _pull_more(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        self._resume_at = None
         while self._wanted and self._has_room(self._wanted[0].length):
+            if now < self._paid_at:
+                self._resume_at = self._paid_at
+                return effects
             entry = self._wanted.popleft()
+            cost_s = (entry.length + UPKEEP_RECORD_BYTES) / self._bytes_per_s
+            self._paid_at = max(self._paid_at, now - BURST_S) + cost_s
             self._pulling += 1
             self._pulling_bytes += entry.length
             effects += self._puller.pull(entry, [self._peer], now, self._on_pulled(entry))

@@ -430,5 +430,12 @@ class ChunkRole:
         """Compare with the members: what was ordered before is done, and no write is under way."""
         self._wants_catch_up = False
         standing = self._standing
-        self._catch_up = CatchUp(standing.group, standing.peers, self._calls, self._puller, self._rng)
+        self._catch_up = CatchUp(
+            standing.group,
+            standing.peers,
+            self._calls,
+            self._puller,
+            self._rng,
+            self._settings.catch_up_bytes_per_s,
+        )
         return self._catch_up.on_tick(now)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
+import msgspec
 import pytest
 
 from fabric.chunk.data_file import file_name
 from fabric.chunk.record import SUPERBLOCK_BYTES
 from fabric.ids import bucket_of
 from fabric.node.effects import Reply, Send
-from fabric.settings import MIB
+from fabric.settings import MIB, UPKEEP_RECORD_BYTES, Settings
 from fabric.wire.messages import (
     AbortFragment,
     Assignment,
@@ -25,14 +27,16 @@ from fabric.wire.messages import (
     StoreFragment,
 )
 from tests.unit.chunk.engine_bench import checksum_of, delete, item, payload_of
-from tests.unit.chunk.role_world import GROUP, Server, World, endpoint
+from tests.unit.chunk.role_world import GROUP, SETTINGS, Server, World, endpoint
 
 NAMES = ("a", "b", "c")
+UNLIMITED = msgspec.structs.replace(SETTINGS, catch_up_bytes_per_s=2**60)
+"""For tests in which time stands still."""
 
 
-def world_of(*holdings: set[int], size: int = 100) -> World:
+def world_of(*holdings: set[int], size: int = 100, settings: Settings = SETTINGS) -> World:
     """Servers a, b, c … that hold these fragments."""
-    world = World(*NAMES[: len(holdings)])
+    world = World(*NAMES[: len(holdings)], settings=settings)
     for name, fids in zip(NAMES, holdings, strict=False):
         for fid in sorted(fids):
             assert world.servers[name].bench.codes(item(fid, length=size)) == [""]
@@ -275,7 +279,7 @@ def test_a_new_epoch_ends_the_old_comparison() -> None:
 
 
 def test_the_bytes_under_way_are_bounded() -> None:
-    world = world_of(set(range(1, 21)), set(), size=3 * MIB)
+    world = world_of(set(range(1, 21)), set(), size=3 * MIB, settings=UNLIMITED)
     world.automatic = False
     world.assign("SYNC", 1)
     most = 0
@@ -312,7 +316,7 @@ def test_a_member_that_is_lost_in_the_middle_is_left_and_the_others_are_visited(
 
 def test_the_window_holds_for_many_fragments_of_one_bucket() -> None:
     fids = [fid for fid in range(1, 20_000) if bucket_of(fid) == 3][:20]
-    world = world_of(set(fids), set(), size=3 * MIB)
+    world = world_of(set(fids), set(), size=3 * MIB, settings=UNLIMITED)
     world.automatic = False
     world.assign("SYNC", 1)
     for _ in range(50):
@@ -449,3 +453,19 @@ def test_whatever_the_servers_held_they_end_equal_and_nothing_dead_comes_back() 
         world.advance(6)
         assert equal(world), seed
         assert live(world, "a") == union - dead, seed
+
+
+def test_copying_keeps_to_its_rate_and_comes_to_an_end() -> None:
+    rate = 20 * (100 + UPKEEP_RECORD_BYTES)  # twenty of these fragments a second
+    everything = set(range(1, 101))
+    settings = msgspec.structs.replace(SETTINGS, catch_up_bytes_per_s=rate)
+    world = world_of(everything, set(), settings=settings)
+    world.assign("SYNC", 1)
+    counts = []
+    for _ in range(8):
+        world.advance(1.0)
+        counts.append(len(live(world, "b")))
+    steps = [after - before for before, after in pairwise([0, *counts])]
+    assert max(steps) <= 22
+    assert counts[4] >= 90 and counts[-1] == 100
+    assert equal(world)
