@@ -174,7 +174,7 @@ def test_members_wait_when_one_has_more_to_delete_than_one_assignment_holds(
     cluster: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, servers = cluster
-    for module in ("deletion", "epochs"):
+    for module in ("deletion", "standings"):
         monkeypatch.setattr(f"fabric.master.{module}.DELETES_PER_ASSIGNMENT", 2)
     bench.commit(put("a", 1, 2, 3))
     bench.commit(DeleteOperation("a"))

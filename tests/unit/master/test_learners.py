@@ -272,7 +272,7 @@ def test_a_learner_with_a_new_directory_waits_until_it_has_the_deletes_of_the_me
 def test_a_learner_with_more_to_delete_than_one_assignment_holds_waits(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("deletion", "epochs"):
+    for module in ("deletion", "standings"):
         monkeypatch.setattr(f"fabric.master.{module}.DELETES_PER_ASSIGNMENT", 2)
     bench, servers, extra = replacing(cluster)
     bench.lease()
