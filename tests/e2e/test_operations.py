@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -386,3 +387,33 @@ def test_orders_that_cannot_be_are_refused_with_the_reason(running: FabricUp) ->
     ):
         result = attempt(running, *arguments)
         assert (result.returncode, reason in result.stderr) == (1, True), result.stderr
+
+
+def test_a_group_whose_directories_are_all_gone_waits_for_the_operators_word(running: FabricUp) -> None:
+    """The last one here: it loses objects."""
+    names = fill(running, "lost", 60)
+    places = {
+        name: {group["group"] for group in running.admin("route", name)["groups"]} for name in names[-12:]
+    }
+    roles = [role for role in running.run_json["roles"] if role["name"] in SERVERS[3:]]
+    for role in roles:
+        os.kill(role["pid"], signal.SIGSTOP)
+    for role in roles:
+        shutil.rmtree(role["data"])
+        os.kill(role["pid"], signal.SIGKILL)
+    wait_until(
+        lambda: "new data directory" in group_of(running, 2)["reason"], "the empty group", running.story
+    )
+    assert group_of(running, 2)["state"] == "SEALED"
+    refused = attempt(running, "group", "accept-loss", "2")
+    assert (refused.returncode, group_of(running, 2)["state"]) == (1, "SEALED"), "nobody said yes"
+
+    assert running.admin("group", "accept-loss", "2", "--yes")["task"]["state"] == "done"
+    wait_until(lambda: group_of(running, 2)["state"] == "WRITABLE", "the group, empty", running.story)
+    assert group_of(running, 2)["fragments"] == 0
+    lost = [name for name, groups in places.items() if 2 in groups]
+    check_contents(running, [name for name in places if name not in lost])
+    for name in lost[:2]:
+        result = running.fabric("get", name, "-", "--proxy", running.proxy)
+        assert (result.returncode, b"no replica gave a good copy" in result.stderr) == (1, True)
+    check_contents(running, fill(running, "anew", 6))
