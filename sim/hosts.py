@@ -6,12 +6,14 @@ A job that is interrupted has done its first steps on the disk, and nothing afte
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING
 
 from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import ReadBatch, ScrubDone, ScrubJob, ScrubStatus, WriteBatch
 from fabric.chunk.role import ChunkRole
+from fabric.errors import DiskFailed, NoSpace
 from fabric.master.role import MasterRole
 from fabric.master.store import store_worker
 from fabric.proxy.role import ProxyRole
@@ -152,7 +154,7 @@ class ChunkHost:
 
     def _close(self) -> None:
         assert self.engine is not None
-        if not self.disk.fail_syncs:
+        with contextlib.suppress(DiskFailed, NoSpace):
             self.engine.close()
 
     # --- what happens to it -----------------------------------------------------------------------

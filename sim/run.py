@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from fabric.wire.messages import StartTask
 from sim.checkers import all_checkers
 from sim.cluster import Cluster
-from sim.faults import Faults
+from sim.faults import Faults, operations
 from sim.shape import Shape
 from sim.watcher import Violation
 from sim.world import START_S as BEGIN_S
@@ -29,6 +30,8 @@ SAFETY_S = (8.0, 24.0)
 HEAL_S = 90.0
 """After faults end, everything must be well within so long."""
 QUIET_S = 90.0
+SEARCH_SHARES = (0.04, 0.2)
+"""Of runs without and with operators: how many end with a search for orphans, the costliest part."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -105,18 +108,52 @@ class Run:
         seconds = world.rng.uniform(*SAFETY_S)
         world.run(seconds if self.shape.seconds is None else self.shape.seconds)
         self.faults.heal()
+        operated = bool(operations.KINDS.keys() & self.faults.kinds.keys())
+        searches = world.rng.random() < SEARCH_SHARES[operated]
         # A write that hangs in a disk is a fault that lasts: it ends by itself.
-        world.run(max(host.stalled_until for host in cluster.chunks.values()) - world.now)
+        world.run(max(host.stalled_until for host in cluster.running()) - world.now)
+        self._settle_orders()
         self._demand(HEAL_S, cluster.is_writable, "not all groups are writable")
         for worker in cluster.clients:
             worker.working = False
         self._demand(HEAL_S, lambda: not any(w.busy for w in cluster.clients), "clients are still busy")
         self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest")
+        if searches:
+            self._search_for_orphans()
         self._write_and_read_all()
         # Second reads that lost a race may still be under way.
         world.run(self.cluster.settings.read_timeout_s + 0.5)
+        self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest again")
         for checker in world.watchers.all:
             checker.at_end()
+
+    def _settle_orders(self) -> None:
+        """What an operator has begun ends, and what it leaves behind is put in order."""
+        cluster = self.cluster
+        for host in cluster.running():
+            cluster.operator.set_status(host.name, "rw")
+        self._demand(HEAL_S, lambda: not cluster.operator.waiting, "the master does not answer an operator")
+        self._demand(HEAL_S, self._has_no_tasks, "an operator's task does not end")
+        nodes = cluster.master.process.role._membership.nodes
+        for node in [node for node in nodes.values() if node.is_retired]:
+            cluster.chunks[node.server].replace_disk(0.5)
+
+    def _has_no_tasks(self) -> bool:
+        """Has every order been carried out, or given up?"""
+        process = self.cluster.master.process
+        if not process.alive:
+            return False
+        return all(task.state != "running" for task in process.role._orders.tasks.statuses(self.world.now))
+
+    def _search_for_orphans(self) -> None:
+        """When the last lease of fids that clients may have used is over."""
+        cluster = self.cluster
+        self.world.run(cluster.settings.fid_lease_s + 1.0)
+        cluster.operator.order(lambda ms: StartTask(ms, "gc"))
+        self._demand(20.0, lambda: not cluster.operator.waiting, "the master does not answer an operator")
+        self._demand(HEAL_S, self._has_no_tasks, "the search for orphans does not end")
+        self._demand(QUIET_S, self._is_quiet, "orphans are not freed")
+        cluster.searched = True
 
     def _demand(self, seconds: float, until: Callable[[], bool], otherwise: str) -> None:
         if not self.world.run(seconds, until):
@@ -127,7 +164,7 @@ class Run:
         if not self.cluster.is_writable():
             return False
         deletion = self.cluster.master.process.role._deletion
-        hosts = [host for host in self.cluster.chunks.values() if host.scrubs]
+        hosts = [host for host in self.cluster.running() if host.scrubs]
         damaged = any(host.engine is None or host.engine.status().quarantined for host in hosts)
         return not deletion.total() and deletion.due_at() is None and not damaged
 

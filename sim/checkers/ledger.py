@@ -4,6 +4,8 @@ A fragment is *acknowledged* when a proxy has told a client so, *committed* when
 so.  One that is acknowledged and not committed *counts* until the lease of its fid is over; then it may be
 collected as garbage.  A fragment is *doomed* from the moment that a commit which would remove its object is
 sent, since that may take effect whatever its sender hears; it is *gone* when that commit was confirmed.
+
+A fragment that is moved to another group has another fid there, its *heir*.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from fabric.wire.messages import (
     FidLease,
     FragmentRef,
     Message,
+    Moved,
     MoveOperation,
     PutFragment,
     PutOperation,
+    Relocate,
+    Relocated,
     Stored,
 )
 from sim.process import Process
@@ -52,6 +57,8 @@ class Ledger(Watcher):
         """Until when the fids from the first one on, up to the next first one, are leased at least."""
         self._operations: dict[bytes, list[int]] = {}
         """Operation id -> the fids that its first try named."""
+        self._heirs: dict[int, set[int]] = {}
+        """Fid -> those under which its bytes may be named since it was moved."""
         self._doubtful: set[bytes] = set()
         """Operations whose tries named different fragments: nobody can tell which were committed."""
         self._confirmed: set[bytes] = set()
@@ -72,6 +79,10 @@ class Ledger(Watcher):
         return at >= 0 and self.cluster.world.now >= self._lease_ends[at]
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        if target.kind == "master" and isinstance(message, Relocate):
+            for move in message.moved:
+                self.fragment(move.source).doomed = True
+                self._heirs.setdefault(move.source.fid, set()).add(self.fragment(move.target).ref.fid)
         if target.kind != "master" or not isinstance(message, Commit):
             return
         fids: list[int] = []
@@ -105,10 +116,24 @@ class Ledger(Watcher):
             self._lease_ends.insert(at, now + self.cluster.settings.fid_lease_s)
         elif server.kind == "master" and isinstance(request, Commit) and isinstance(answer, Committed):
             self._confirm(request, now)
+        elif isinstance(request, Relocate) and isinstance(answer, Relocated):
+            for move, is_named in zip(request.moved, answer.named, strict=True):
+                if is_named:
+                    self._confirm_move(move, now)
+
+    def _confirm_move(self, move: Moved, now: float) -> None:
+        source, target = self.known[move.source.fid], self.fragment(move.target)
+        for path, fids in self.objects.items():
+            if source.ref.fid in fids:
+                self.objects[path] = [target.ref.fid if fid == source.ref.fid else fid for fid in fids]
+                target.committed_at, source.gone_at = now, now
 
     def _doom(self, path: str) -> None:
-        for fid in self.objects.get(path, ()):
+        left = list(self.objects.get(path, ()))
+        while left:
+            fid = left.pop()
             self.known[fid].doomed = True
+            left += [heir for heir in self._heirs.get(fid, ()) if not self.known[heir].doomed]
 
     def _confirm(self, commit: Commit, now: float) -> None:
         if commit.operation_id in self._confirmed:

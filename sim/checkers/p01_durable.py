@@ -36,11 +36,18 @@ class Durable(Ledger):
         self._confirmed_by: dict[tuple[str, bytes], set[int]] = {}
         """Of a server's disk: what it has confirmed."""
         self._payloads: dict[int, bytes] = {}
+        self._epochs: dict[int, int] = {}
+        """fid -> the epoch that it was stored in."""
+        self._places: dict[bytes, set[tuple[int, int]]] = {}
+        """Payload -> groups and epochs that it was stored in."""
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
         super().on_send(source, target, message, payload)
         if isinstance(message, StoreFragment):
-            self._payloads[message.fid] = bytes(payload)
+            data = self._payloads[message.fid] = bytes(payload)
+            if source.kind == "proxy":
+                self._epochs[message.fid] = message.epoch
+                self._places.setdefault(data, set()).add((message.group, message.epoch))
 
     def on_reply(
         self,
@@ -57,10 +64,15 @@ class Durable(Ledger):
             self._confirmed_by.setdefault((host.name, host.uuid), set()).add(answer.fid)
             return
         if isinstance(answer, Stored) and isinstance(request, PutFragment):
-            missing = self._missing(answer.fragment.group, payload)
+            ref = answer.fragment
+            missing = self._missing(ref.group, self._epochs[ref.fid], payload)
             what = f"fragment {answer.fragment.fid} of group {answer.fragment.group}"
         elif isinstance(answer, Committed) and isinstance(request, PutObject) and payload:
-            missing = min((self._missing(group, payload) for group in self.cluster.groups()), key=len)
+            places = self._places.get(bytes(payload), set())
+            # Stored long ago by an earlier try, it may have moved with its group's members since.
+            places = places | {(group, 0) for group, _ in places}
+            everywhere = [host.name for host in self.cluster.running()]
+            missing = min((self._missing(*place, payload) for place in places), key=len, default=everywhere)
             what = f"object {request.path}"
         else:
             return
@@ -72,17 +84,21 @@ class Durable(Ledger):
             return
         host = self.cluster.chunks[process.name]
         live = host.live()
+        confirmed = self._confirmed_by.get((host.name, host.uuid), ())
         forgotten = [
             fid
-            for fid in sorted(self._confirmed_by.get((host.name, host.uuid), ()))
-            if self.counts(fid) and (fid not in live or not host.holds(self._payloads[fid]))
+            for fid in sorted(confirmed)
+            if self._should_hold(host, fid) and (fid not in live or not host.holds(self._payloads[fid]))
         ]
         if len(forgotten) > host.flips * host.largest_batch:
             text = f"starts with {host.flips} flipped bits and has forgotten {len(forgotten)} fragments"
             raise Violation("P1", f"{host.name} {text}: {forgotten[:10]}")
 
-    def _missing(self, group: int, payload: bytes) -> list[str]:
-        hosts = self.cluster.members(group)
+    def _should_hold(self, host: ChunkHost, fid: int) -> bool:
+        return self.counts(fid) and host in self.cluster.members(self.known[fid].ref.group)
+
+    def _missing(self, group: int, epoch: int, payload: bytes) -> list[str]:
+        hosts = self.cluster.members(group, epoch)
         return [host.name for host in hosts if not self._excused(host) and not host.holds(payload)]
 
     def _excused(self, host: ChunkHost) -> bool:

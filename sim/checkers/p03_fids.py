@@ -10,7 +10,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
-from fabric.wire.messages import Commit, Committed, FidLease, Message, PutOperation, StoreFragment
+from fabric.wire.messages import (
+    Commit,
+    Committed,
+    FidLease,
+    Message,
+    Moved,
+    PutOperation,
+    Relocate,
+    Relocated,
+    StoreFragment,
+)
 from sim.process import Process
 from sim.watcher import Violation, Watcher
 
@@ -27,6 +37,7 @@ class Fids(Watcher):
         """(first, end, told at), by first."""
         self._stored: dict[int, tuple[str, int, int]] = {}
         self._confirmed: set[bytes] = set()
+        self._moved: set[int] = set()
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
         if not isinstance(message, StoreFragment) or source.kind != "proxy":
@@ -51,6 +62,8 @@ class Fids(Watcher):
             self._add(answer.first, answer.first + answer.count)
         elif isinstance(answer, Committed) and isinstance(request, Commit):
             self._check(request)
+        elif isinstance(request, Relocate) and isinstance(answer, Relocated):
+            self._check_moves(request.moved, answer.named)
 
     def _add(self, first: int, end: int) -> None:
         at = bisect_right(self._firsts, first)
@@ -60,18 +73,27 @@ class Fids(Watcher):
         self._firsts.insert(at, first)
         self._leases.insert(at, (first, end, self.cluster.world.now))
 
+    def _check_moves(self, moved: list[Moved], named: list[bool]) -> None:
+        for move, is_named in zip(moved, named, strict=True):
+            if is_named and move.target.fid not in self._moved:
+                self._moved.add(move.target.fid)
+                self._check_lease(move.target.fid)
+
     def _check(self, commit: Commit) -> None:
         if commit.operation_id in self._confirmed:
             return
         self._confirmed.add(commit.operation_id)
-        settings, now = self.cluster.settings, self.cluster.world.now
         for operation in commit.operations:
             for ref in operation.fragments if isinstance(operation, PutOperation) else ():
-                at = bisect_right(self._firsts, ref.fid) - 1
-                if at < 0 or ref.fid >= self._leases[at][1]:
-                    raise Violation("P3", f"a commit of fid {ref.fid}, which was never leased, is confirmed")
-                # A master that starts anew lets all leases live once more.
-                begun = max(self._leases[at][2], self.cluster.master.started_at)
-                if now > begun + settings.fid_lease_s + SLACK_S:
-                    late_s = now - begun - settings.fid_lease_s
-                    raise Violation("P3", f"fid {ref.fid} is committed {late_s:.1f} s after its lease ended")
+                self._check_lease(ref.fid)
+
+    def _check_lease(self, fid: int) -> None:
+        settings, now = self.cluster.settings, self.cluster.world.now
+        at = bisect_right(self._firsts, fid) - 1
+        if at < 0 or fid >= self._leases[at][1]:
+            raise Violation("P3", f"a commit of fid {fid}, which was never leased, is confirmed")
+        # A master that starts anew lets all leases live once more.
+        begun = max(self._leases[at][2], self.cluster.master.started_at)
+        if now > begun + settings.fid_lease_s + SLACK_S:
+            late_s = now - begun - settings.fid_lease_s
+            raise Violation("P3", f"fid {fid} is committed {late_s:.1f} s after its lease ended")

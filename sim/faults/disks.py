@@ -57,9 +57,10 @@ def _replace(scene: Scene) -> ChunkHost | None:
     if not scene.replaceable:
         return None
     host, empty_s = scene.rng.choice(scene.replaceable), scene.rng.uniform(0.1, 12.0)
-    others = [other for other in scene.cluster.members(host.group) if other is not host]
+    members = scene.cluster.members(host.group)
     # Two empty disks at once, or one while the others are behind, may lose data whatever one does.
-    if scene.cluster.is_group_writable(host.group) and all(other.process.alive for other in others):
+    is_safe = host in members and scene.cluster.is_group_whole(host.group)
+    if is_safe and all(other.process.alive for other in members):
         host.replace_disk(empty_s)
         return host
     return None
@@ -119,10 +120,13 @@ def power_cut_at_roll(scene: Scene) -> None:
 
 
 def mend_unreadable(host: ChunkHost) -> None:
-    """An operator's answer to places that cannot be read: the disk gives them others, or is replaced."""
+    """An operator's answer to places that cannot be read: the disk gives them others, or is replaced.
+
+    Not replaced where a group goes on without all members: the others may not have everything.
+    """
     if not damage.has_unreadable(host):
         return
-    if host.rng.random() < 0.5:
+    if not host.settings.min_write_replicas and host.rng.random() < 0.5:
         host.replace_disk(None)
     else:
         damage.reallocate_sectors(host)

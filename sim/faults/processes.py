@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SOON_S = 0.004
 MASTER_KILLS_MAX = 12
+REPLICAS_MAX = 6
 STOPS_S = (0.5, 14.0)
 LONGER_THAN_LEASES_S = (17.0, 26.0)
 
@@ -59,7 +60,7 @@ def group_power_cut(scene: Scene) -> None:
 
 
 def blackout(scene: Scene) -> None:
-    for host in scene.cluster.chunks.values():
+    for host in scene.cluster.running():
         host.cut_power(scene.down_s())
     for process in scene.servers():
         process.kill(scene.down_s())
@@ -145,7 +146,7 @@ def kill_master_at_fids(scene: Scene) -> None:
 
 def power_cut_at_ack(scene: Scene) -> None:
     """All replicas lose all that they have not synced, just after the client was told that they have it."""
-    down_s = [scene.down_s() for _ in range(3)]
+    down_s = [scene.down_s() for _ in range(REPLICAS_MAX)]
 
     def strike(passing: Passing) -> None:
         members = scene.cluster.members(passing.message.fragment.group)

@@ -33,6 +33,7 @@ class Scene:
         self.triggers = triggers
         self.rotten: list[ChunkHost] = []
         self.replaceable: list[ChunkHost] = []
+        self.keepers: list[ChunkHost] = []
         self.active = True
         """Are faults still done?"""
 
@@ -42,6 +43,7 @@ class Scene:
             keeper, rotten, third = self.rng.sample(self.cluster.members(group), 3)
             for host in (rotten, third):
                 host.keeper = keeper
+            self.keepers.append(keeper)
             self.rotten.append(rotten)
             (self.rotten if two_rot else self.replaceable).append(third)
 
@@ -53,15 +55,16 @@ class Scene:
 
     def chunk(self) -> ChunkHost:
         """Some chunk server."""
-        return self.rng.choice(list(self.cluster.chunks.values()))
+        return self.rng.choice(self.cluster.running())
 
     def proxy(self) -> Process:
         """Some proxy."""
         return self.rng.choice(self.cluster.proxies).process
 
     def servers(self) -> list[Process]:
-        """All but clients."""
-        return [process for process in self.world.processes.values() if process.kind != "client"]
+        """All but clients and operators."""
+        kinds = ("master", "chunk", "proxy")
+        return [p for p in self.world.processes.values() if p.kind in kinds and p.wanted]
 
     def any(self) -> Process:
         """Some server."""

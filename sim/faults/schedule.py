@@ -12,7 +12,7 @@ import random
 
 from fabric.settings import MIB
 from sim.cluster import Cluster
-from sim.faults import disks, network, processes, upkeep
+from sim.faults import disks, network, operations, processes, upkeep
 from sim.faults.scene import Scene
 from sim.triggers import Triggers
 
@@ -20,9 +20,10 @@ PAUSES_S = ((0.1, 2.5), (0.1, 2.5), (0.02, 0.6))
 KINDS_MIN, KINDS_MAX = 2, 7
 WEATHER, BLACKOUT, FIRST = 0, 1, 2
 BLACKOUT_SHARE = 0.3
-SCRUB_SHARE = 0.15
+SCRUB_SHARES = (0.05, 0.5)
+"""Of runs without and with damaged disks: how many scrub."""
 
-ALL_KINDS = {**processes.KINDS, **disks.KINDS, **network.KINDS, **upkeep.KINDS}
+ALL_KINDS = {**processes.KINDS, **disks.KINDS, **network.KINDS, **upkeep.KINDS, **operations.KINDS}
 _DAMAGE = {"rot", "stale block", "unreadable", "replace disk under rot"}
 
 
@@ -49,7 +50,7 @@ class Faults:
         self.scene = Scene(cluster, rng, self._triggers)
         replaces = {"replace disk", "replace disk under rot"} & self.kinds.keys()
         self.scene.share_out(two_rot=not replaces and rng.random() < 0.5)
-        scrubs = bool(_DAMAGE & self.kinds.keys()) or rng.random() < SCRUB_SHARE
+        scrubs = rng.random() < SCRUB_SHARES[bool(_DAMAGE & self.kinds.keys())]
         for host in cluster.chunks.values():
             host.scrubs = scrubs
 
@@ -90,7 +91,7 @@ class Faults:
         self._world.network.mend_all()
         if self._timing.random() < BLACKOUT_SHARE and self._is_on(BLACKOUT, "blackout"):
             processes.blackout(scene)
-        for host in cluster.chunks.values():
+        for host in cluster.running():
             host.slowness, host.stall_s, host.cut_at = 1.0, 0.0, ""
             host.disk.capacity, host.disk.fail_syncs, host.home.full = 64 * MIB, 0, False
             disks.mend_unreadable(host)
@@ -98,4 +99,5 @@ class Faults:
                 host.kill(None)
         for process in self._world.processes.values():
             process.go_on()
-            process.start()
+            if process.wanted:
+                process.start()

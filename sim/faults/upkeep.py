@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def jump_clock(scene: Scene) -> None:
     """The wall clock of a machine is set by an hour; it counts from the next start on."""
-    clocks: list[ChunkHost | MasterHost] = [*scene.cluster.chunks.values(), scene.cluster.master]
+    clocks: list[ChunkHost | MasterHost] = [*scene.cluster.running(), scene.cluster.master]
     host = scene.rng.choice(clocks)
     host.wall_offset_s += scene.rng.choice([-3600.0, 3600.0])
     scene.world.note("clock jumps", host.process.name, host.wall_offset_s)

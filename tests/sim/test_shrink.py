@@ -25,18 +25,18 @@ def first_failure(mutation: Mutation) -> Result:
 
 
 @pytest.mark.parametrize(
-    "mutation", [BY_NAME["reuse a fid after a crash"], BY_NAME["RW on heartbeat"]], ids=lambda m: m.name
+    "mutation", [BY_NAME["reuse a fid after a crash"], BY_NAME["skip one replica"]], ids=lambda m: m.name
 )
 def test_a_broken_fabric_shrinks_to_a_run_of_few_faults(mutation: Mutation) -> None:
     with mutation.applied():
         failing = first_failure(mutation)
-        small = Shrinker(failing, tries_max=60).shrink()
+        small = Shrinker(failing, tries_max=35).shrink()
         again = simulate_shape(small.shape)
 
     assert small.promise == failing.promise
     assert again == small
-    assert len(small.faults_done) <= 4 < len(failing.faults_done)
-    assert small.begun < failing.begun / 2
+    assert len(small.faults_done) <= 2
+    assert small.begun < failing.begun
 
 
 def test_the_smallest_set_of_faults_is_found() -> None:
