@@ -156,10 +156,10 @@ def offline_problems(directories: list[Path]) -> list[str]:
     return problems
 
 
-def storm_of_fabric_up(data: Path, seed: int, seconds: float, groups: int) -> Outcome:
-    """Start it, let it suffer, stop it, look at what lies on its disks."""
+def storm_of_fabric_up(data: Path, seed: int, seconds: float, groups: int, more: str = "") -> Outcome:
+    """Start it, let it suffer, stop it, look at what lies on its disks.  ``more``: lines of settings."""
     config = data.parent / f"{data.name}.toml"
-    config.write_text(SETTINGS)
+    config.write_text(SETTINGS + more)
     fabric = FabricUp(data, "--groups", str(groups), "--config", str(config))
     try:
         fabric.wait_ready()
@@ -180,12 +180,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--groups", type=int, default=2)
+    parser.add_argument("--setting", action="append", default=[], metavar="'NAME = VALUE'")
     parser.add_argument("--keep", action="store_true", help="Keep the data and logs of a run that failed.")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="storm-"))
     outcome = Outcome(["it did not end"], "")
     try:
-        outcome = storm_of_fabric_up(directory / "data", options.seed, options.seconds, options.groups)
+        more = "".join(f"{line}\n" for line in options.setting)
+        outcome = storm_of_fabric_up(directory / "data", options.seed, options.seconds, options.groups, more)
     finally:
         if options.keep and outcome.problems:
             print(f"data and logs: {directory}")
