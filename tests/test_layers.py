@@ -64,6 +64,7 @@ SHELLS = {
     "fabric.driver.registry.http_actor",
     "fabric.driver.registry.http_blobs",
     "fabric.driver.registry.http_body",
+    "fabric.driver.registry.http_conditions",
     "fabric.driver.registry.http_lists",
     "fabric.driver.registry.http_manifests",
     "fabric.driver.registry.http_uploads",

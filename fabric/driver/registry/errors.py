@@ -56,7 +56,11 @@ class RegistryError(Exception):
 
 
 class BodyInterrupted(Exception):
-    """The client went away, or stalled for too long, before the end of its request's body."""
+    """The client went away, or was too slow, before the end of its request's body."""
+
+
+class BodyMalformed(BodyInterrupted):
+    """The body's framing cannot be read any further; what came before is as good as interrupted."""
 
 
 def error_body(error: RegistryError) -> bytes:
@@ -132,6 +136,11 @@ def manifest_unknown(reference: object) -> RegistryError:
 def manifest_too_large(bytes_max: int) -> RegistryError:
     """413: more bytes than a manifest may have."""
     return RegistryError(413, "SIZE_INVALID", f"a manifest has at most {bytes_max} bytes")
+
+
+def precondition_failed() -> RegistryError:
+    """412: what is there is not what the request's If-Match or If-None-Match wants."""
+    return RegistryError(412, "DENIED", "what is there now does not meet the request's conditions")
 
 
 def name_invalid(message: str, text: str) -> RegistryError:

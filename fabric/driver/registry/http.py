@@ -20,6 +20,7 @@ from fabric.driver.registry.access.gate import Gate
 from fabric.driver.registry.background import collect_now_and_then
 from fabric.driver.registry.errors import (
     BodyInterrupted,
+    BodyMalformed,
     RegistryError,
     error_body,
     from_store,
@@ -155,7 +156,9 @@ async def _answer_errors(
         )  # fmt: skip
         return _response(answer)
     except BodyInterrupted as error:
-        return _response(RegistryError(408, "BLOB_UPLOAD_INVALID", str(error), None, {"Connection": "close"}))
+        status = 400 if isinstance(error, BodyMalformed) else 408
+        close = {"Connection": "close"}
+        return _response(RegistryError(status, "BLOB_UPLOAD_INVALID", str(error), None, close))
     except web.HTTPException as error:
         return _response(unsupported(error.status, error.reason))
 

@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
 
 from aiohttp import web
 
 from fabric.driver.object_store import Buffer, ObjectReader
+from fabric.driver.registry.byteranges import Layout, lay_out
+from fabric.driver.registry.conditions import entity_tag
+from fabric.driver.registry.errors import RegistryError
 from fabric.driver.registry.http_actor import actor
+from fabric.driver.registry.http_conditions import not_modified
 from fabric.driver.registry.names import Digest, parse_digest
-from fabric.driver.registry.ranges import ByteRange, download_range
+from fabric.driver.registry.ranges import ByteRange, download_ranges
 from fabric.driver.registry.routes import Route
 from fabric.driver.registry.service import Service
 from fabric.errors import FabricError
+
+MEDIA_TYPE = "application/octet-stream"
+"""Of every blob: what it is stands in the manifest that names it."""
 
 WRITE_BYTES = 256 * 1024
 """Written at once, and within the stall timeout: what decides how slow a client may be."""
@@ -27,34 +37,39 @@ _log = logging.getLogger(__name__)
 
 
 async def get(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
-    """GET: the bytes, or one range of them."""
+    """GET: the bytes, or one range of them, or several as ``multipart/byteranges``."""
     digest = parse_digest(route.reference)
     size = await service.blobs.size(route.name, digest)
     headers = _headers(digest)
-    if request.headers.get("If-None-Match") == headers["ETag"]:
-        return web.Response(status=304, headers=headers)
-    part = _wanted(request, headers["ETag"], size)
-    response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
-    if part is None:
-        part = ByteRange(0, size)
-    else:
-        response.headers["Content-Range"] = f"bytes {part.start}-{part.last}/{size}"
-    response.content_length = part.length
+    unchanged = not_modified(request, headers)
+    if unchanged is not None:
+        return unchanged
+    layout = lay_out(_wanted(request, headers["ETag"], size), size, MEDIA_TYPE, secrets.token_hex(16))
+    response = web.StreamResponse(status=layout.status, headers={**headers, **layout.headers})
+    response.content_length = layout.length
     with service.outgoing.stream():
-        reader = await service.blobs.open(route.name, digest, part.start, part.length)
+        first = layout.parts[0].range
+        reader = await service.blobs.open(route.name, digest, first.start, first.length)
         try:
             await response.prepare(request)
-            await _send(request, response, reader, part.length, service.settings.client_stall_timeout_s)
+            async with aclosing(_content(service, route.name, digest, layout, reader)) as content:
+                await _send(
+                    request, response, content, layout.length, service.settings.client_stall_timeout_s
+                )
         finally:
             await reader.close()
     return response
 
 
 async def head(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
-    """HEAD: whether it is here, and how large it is."""
+    """HEAD: whether it is here, and how large it is.  A Range is for GET only."""
     digest = parse_digest(route.reference)
     size = await service.blobs.offer(route.name, digest)
-    return web.Response(status=200, headers={**_headers(digest), "Content-Length": str(size)})
+    headers = _headers(digest)
+    unchanged = not_modified(request, headers)
+    if unchanged is not None:
+        return unchanged
+    return web.Response(status=200, headers={**headers, "Content-Length": str(size)})
 
 
 async def delete(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
@@ -65,34 +80,58 @@ async def delete(service: Service, request: web.Request, route: Route) -> web.St
 
 def _headers(digest: Digest) -> dict[str, str]:
     return {
-        "Content-Type": "application/octet-stream",
+        "Content-Type": MEDIA_TYPE,
         "Docker-Content-Digest": str(digest),
-        "ETag": f'"{digest}"',
+        "ETag": entity_tag(digest),
         "Accept-Ranges": "bytes",
     }
 
 
-def _wanted(request: web.Request, etag: str, size: int) -> ByteRange | None:
-    """The range to send; None for everything."""
+def _wanted(request: web.Request, etag: str, size: int) -> Sequence[ByteRange] | None:
+    """The ranges to send; None for everything."""
     header = request.headers.get("Range")
     if header is None or request.headers.get("If-Range", etag) != etag:
         return None
-    return download_range(header, size)
+    return download_ranges(header, size)
+
+
+async def _content(
+    service: Service, name: str, digest: Digest, layout: Layout, reader: ObjectReader
+) -> AsyncGenerator[Buffer, None]:
+    """The body, piece by piece; ``reader`` is that of the first part."""
+    for number, part in enumerate(layout.parts):
+        if number:
+            reader = await service.blobs.open(name, digest, part.range.start, part.range.length)
+        try:
+            if part.heading:
+                yield part.heading
+            async for piece in reader:
+                yield piece
+        finally:
+            await reader.close()
+    if layout.ending:
+        yield layout.ending
 
 
 async def _send(
-    request: web.Request, response: web.StreamResponse, reader: ObjectReader, length: int, stall_s: float
+    request: web.Request,
+    response: web.StreamResponse,
+    content: AsyncIterable[Buffer],
+    length: int,
+    stall_s: float,
 ) -> None:
     """Write all ``length`` bytes, or cut the connection."""
     left = length
     try:
-        async for piece in reader:
+        async for piece in content:
             left -= len(piece)
             await _write(response, piece, stall_s)
-    except FabricError as error:
+    except (FabricError, RegistryError) as error:
         _log.error("download of %s cut %d bytes before its end: %s", request.path, left, error)
+        left = left or 1
     except TimeoutError:
         _log.warning("download of %s cut: the client took nothing for %g s", request.path, stall_s)
+        left = left or 1
     if left and request.transport is not None:
         request.transport.abort()
 

@@ -1,7 +1,7 @@
 """Bodies of requests, and how many streams may run at once.
 
 Each stream holds a bounded amount of memory; the gate bounds how many there are.  A client that sends
-nothing for ``stall_s`` is given up, so that it cannot hold a place for ever.
+nothing for ``stall_s``, or is that far behind the slowest rate, is given up: it cannot hold a place for ever.
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from aiohttp import web
 
 from fabric.driver.registry.errors import (
     BodyInterrupted,
+    BodyMalformed,
     manifest_too_large,
     size_invalid,
     too_many,
 )
+
+RATE_MIN_BYTES_S = 1024
+"""The slowest that a client may send, on the whole."""
+
+
+FRAMING_CHECK_S = 1.0
+"""How long a body may bring nothing before it is looked at whether its framing broke."""
 
 
 class StreamGate:
@@ -42,21 +50,49 @@ class StreamGate:
 async def body_pieces(request: web.Request, stall_s: float) -> AsyncIterator[bytes]:
     """The body in pieces as they arrived, not joined: a joined one would cost a copy of everything.
 
-    Raises BodyInterrupted when the client disconnects, breaks the encoding or stalls.
+    Raises BodyInterrupted when the client disconnects, stalls, or trickles; BodyMalformed when it breaks
+    the encoding.
     """
-    content = request.content
+    clock = asyncio.get_running_loop().time
+    patience_s, idle_s = stall_s, 0.0
     while True:
-        try:
-            async with asyncio.timeout(stall_s):
-                piece, _ = await content.readchunk()
-        except TimeoutError as error:
-            raise BodyInterrupted(f"nothing arrived for {stall_s:g} s") from error
-        except (ConnectionError, web.RequestPayloadError) as error:
-            raise BodyInterrupted("the body broke off") from error
+        asked_at = clock()
+        piece = await _next_piece(request, min(patience_s, stall_s - idle_s, FRAMING_CHECK_S))
+        # Only waiting for the client counts: the store may take its time.
+        waited_s = clock() - asked_at
+        patience_s -= waited_s
+        idle_s += waited_s
         if piece:
+            patience_s += len(piece) / RATE_MIN_BYTES_S
+            idle_s = 0.0
             yield piece
-        elif content.at_eof():
+        elif request.content.at_eof():
             return
+        elif min(patience_s, stall_s - idle_s) <= 0:
+            raise BodyInterrupted(f"too little arrived in {stall_s:g} s")
+
+
+async def _next_piece(request: web.Request, timeout_s: float) -> bytes:
+    """What arrives next; empty at the end of the body, between chunks, and when nothing does in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return (await request.content.readchunk())[0]
+    except TimeoutError:
+        if _is_framing_broken(request):
+            raise BodyMalformed("the body's framing is broken") from None
+        return b""
+    except ConnectionError as error:
+        raise BodyInterrupted("the body broke off") from error
+    except web.RequestPayloadError as error:
+        raise BodyMalformed("the body's framing is broken") from error
+
+
+def _is_framing_broken(request: web.Request) -> bool:
+    """Whether the parser has given up on this body.
+
+    It does not tell the body's reader: it puts its complaint where the next request would be.
+    """
+    return bool(getattr(request.protocol, "_messages", ()))
 
 
 async def manifest_body(request: web.Request, bytes_max: int, stall_s: float) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from fabric.driver.registry.errors import RegistryError
+from fabric.driver.registry.conditions import entity_tag
+from fabric.driver.registry.errors import RegistryError, precondition_failed
 from fabric.driver.registry.http_actor import actor
 from fabric.driver.registry.http_body import manifest_body
+from fabric.driver.registry.http_conditions import conditions_of, not_modified
 from fabric.driver.registry.manifest_store import TAGS_PER_PUSH_MAX, StoredManifest
 from fabric.driver.registry.names import Digest, parse_reference, tag_name
 from fabric.driver.registry.routes import Route
@@ -26,7 +28,7 @@ async def put(service: Service, request: web.Request, route: Route) -> web.Strea
         data = await manifest_body(request, settings.manifest_bytes_max, settings.client_stall_timeout_s)
     content_type = request.headers.get("Content-Type", "")
     stored, manifest = await service.manifests.push(
-        route.name, reference, tags, data, content_type, actor(request)
+        route.name, reference, tags, data, content_type, actor(request), conditions_of(request)
     )
     response = web.Response(
         status=201,
@@ -47,24 +49,31 @@ async def get(service: Service, request: web.Request, route: Route) -> web.Strea
     """GET: the exact bytes that were pushed."""
     found = await service.manifests.find(route.name, parse_reference(route.reference))
     headers = _headers(found)
-    if request.headers.get("If-None-Match") == headers["ETag"]:
-        return web.Response(status=304, headers=headers)
+    unchanged = not_modified(request, headers)
+    if unchanged is not None:
+        return unchanged
     return web.Response(body=await service.manifests.read(route.name, found), headers=headers)
 
 
 async def head(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """HEAD: whether it is here, its type and its size."""
     found = await service.manifests.find(route.name, parse_reference(route.reference))
-    return web.Response(headers={**_headers(found), "Content-Length": str(found.size)})
+    headers = _headers(found)
+    unchanged = not_modified(request, headers)
+    if unchanged is not None:
+        return unchanged
+    return web.Response(headers={**headers, "Content-Length": str(found.size)})
 
 
 async def delete(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """DELETE: a tag alone, or a manifest with all tags that name it."""
-    reference = parse_reference(route.reference)
+    reference, conditions = parse_reference(route.reference), conditions_of(request)
     if isinstance(reference, Digest):
+        if not conditions.allows(entity_tag((await service.manifests.find(route.name, reference)).digest)):
+            raise precondition_failed()
         await service.manifests.delete(route.name, reference, actor(request))
     else:
-        await service.manifests.delete_tag(route.name, reference, actor(request))
+        await service.manifests.delete_tag(route.name, reference, actor(request), conditions)
     return web.Response(status=202)
 
 
@@ -72,5 +81,5 @@ def _headers(found: StoredManifest) -> dict[str, str]:
     return {
         "Content-Type": found.media_type,
         "Docker-Content-Digest": str(found.digest),
-        "ETag": f'"{found.digest}"',
+        "ETag": entity_tag(found.digest),
     }

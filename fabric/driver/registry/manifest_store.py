@@ -26,7 +26,8 @@ from fabric.driver.registry.bookkeeping import (
     trashing,
     untagged_path,
 )
-from fabric.driver.registry.errors import digest_invalid, manifest_unknown
+from fabric.driver.registry.conditions import Conditions, entity_tag
+from fabric.driver.registry.errors import digest_invalid, manifest_unknown, precondition_failed
 from fabric.driver.registry.history import DELETED, EVENT_STEPS, PUSHED, RESTORED, History, recording
 from fabric.driver.registry.indexing import is_indexed
 from fabric.driver.registry.manifests import Manifest, parse_manifest
@@ -64,6 +65,11 @@ _DELETES_MAX = (OPERATIONS_MAX - 8) // (1 + EVENT_STEPS)
 """Tags deleted in one commit."""
 
 _ATTEMPTS_MAX = 8
+
+MUST_NOT_EXIST = 0
+"""The generation that a ``CheckOperation`` names to say so."""
+
+ALWAYS = Conditions()
 
 ANONYMOUS = "anonymous"
 """Who did it, when nobody said who it was."""
@@ -128,11 +134,13 @@ class ManifestStore:
         data: bytes,
         content_type: str,
         who: str = ANONYMOUS,
+        conditions: Conditions = ALWAYS,
     ) -> tuple[StoredManifest, Manifest]:
         """Store a manifest under its digest and ``tags``, of which ``reference`` may be the only one.
 
-        Raises RegistryError: MANIFEST_INVALID, DIGEST_INVALID when the bytes have another digest than
-        ``reference``, MANIFEST_BLOB_UNKNOWN with one entry for each thing that is missing.
+        ``conditions`` are about what ``reference`` names before.  Raises RegistryError: MANIFEST_INVALID,
+        DIGEST_INVALID when the bytes have another digest than ``reference``, MANIFEST_BLOB_UNKNOWN with
+        one entry for each thing that is missing, 412 when the conditions do not hold.
         """
         manifest = parse_manifest(data, content_type)
         algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
@@ -151,12 +159,13 @@ class ManifestStore:
             if not is_present and not fragments:
                 fragments = await self._store.stage(data)
             bytes_step = _bytes_step(stored, None if is_present else fragments)
+            guards = await self._guards(name, reference, conditions)
             try:
                 if references.fit(len(naming) + _STEPS_OF_A_PUSH):
                     holding = references.hold()
                 else:
                     holding = [await references.hold_before(data, stamp.at_ms)]
-                await self._store.commit([bytes_step, *holding, *naming])
+                await self._store.commit([*guards, bytes_step, *holding, *naming])
                 return stored, manifest
             except (Precondition, NotFound):
                 await references.look_up()
@@ -178,17 +187,24 @@ class ManifestStore:
 
     # --- deleting ---------------------------------------------------------------------------------
 
-    async def delete_tag(self, name: str, tag: str, who: str = ANONYMOUS) -> None:
-        """Delete the tag, not what it names.  Raises RegistryError MANIFEST_UNKNOWN."""
+    async def delete_tag(
+        self, name: str, tag: str, who: str = ANONYMOUS, conditions: Conditions = ALWAYS
+    ) -> None:
+        """Delete the tag, not what it names.  Raises RegistryError MANIFEST_UNKNOWN, 412."""
         if not is_tag(tag):
             raise manifest_unknown(tag)
         stamp = self._stamper.stamp(who)
-        try:
-            await self._store.commit(
-                [DeleteOperation(tag_path(name, tag)), *recording(name, tag, DELETED, None, stamp)]
-            )
-        except NotFound as error:
-            raise manifest_unknown(tag) from error
+        deleting = [DeleteOperation(tag_path(name, tag)), *recording(name, tag, DELETED, None, stamp)]
+        for _ in range(_ATTEMPTS_MAX):
+            guards = await self._guards(name, tag, conditions)
+            try:
+                await self._store.commit([*guards, *deleting])
+                return
+            except NotFound as error:
+                raise manifest_unknown(tag) from error
+            except Precondition:
+                continue
+        raise Unavailable(f"tag {tag} of {name} is changed by others again and again")
 
     async def delete(self, name: str, digest: Digest, who: str = ANONYMOUS) -> None:
         """Delete the manifest and all tags that name it.  Raises RegistryError MANIFEST_UNKNOWN.
@@ -213,6 +229,24 @@ class ManifestStore:
             except (Precondition, NotFound):
                 continue
         raise Unavailable(f"manifest {digest} of {name} is changed by others again and again")
+
+    async def _guards(
+        self, name: str, reference: Digest | str, conditions: Conditions
+    ) -> list[CheckOperation]:
+        """A step that fails a commit when what a reference names is not what it names now.
+
+        Raises RegistryError 412 when that does not meet the conditions.
+        """
+        if not conditions:
+            return []
+        path = _path_of(name, reference)
+        try:
+            info = await self._store.stat(path)
+        except NotFound:
+            info = None
+        if not conditions.allows(None if info is None else entity_tag(info.digest)):
+            raise precondition_failed()
+        return [CheckOperation(path, MUST_NOT_EXIST if info is None else info.generation)]
 
     async def _tags_of(self, name: str, digest: Digest) -> list[ObjectInfo]:
         """The tags that name a manifest now."""

@@ -128,20 +128,22 @@ def _inside(value: object) -> list[object]:
 
 def _media_type(document: dict[str, Any], content_type: str) -> str:
     """The one type that header and document agree on."""
-    header = content_type.partition(";")[0].strip().lower()
+    header = content_type.partition(";")[0].strip()
     declared = document.get("mediaType", "")
     if not isinstance(declared, str):
         raise manifest_invalid("mediaType must be a string")
-    if header and declared and header != declared.lower():
+    if header and declared and header.lower() != declared.lower():
         raise manifest_invalid(
             "Content-Type and mediaType differ", {"Content-Type": header[:200], "mediaType": declared[:200]}
         )
-    chosen = header or declared.lower() or _type_by_shape(document)
+    chosen = declared or header or _type_by_shape(document)
     if _MEDIA_TYPE.fullmatch(chosen) is None:
         raise manifest_invalid("no valid media type in Content-Type or mediaType")
-    if chosen.startswith(_SCHEMA_1):
+    if chosen.lower().startswith(_SCHEMA_1):
         raise manifest_invalid("schema 1 manifests are not supported; push schema 2 or OCI")
-    if chosen not in IMAGES | INDEXES and not declared:
+    if chosen.lower() in IMAGES | INDEXES:
+        return chosen.lower()
+    if not declared:
         raise manifest_invalid("a manifest of an unknown type must have a mediaType")
     return chosen
 

@@ -31,7 +31,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(rf"[a-zA-Z0-9_][a-zA-Z0-9._-]{{0,{TAG_CHARACTERS_MAX - 1}}}")
 _HEX = re.compile(r"[0-9a-f]+")
-_UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
+_UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def parse_reference(text: str) -> Digest | str:
 
 
 def is_upload_id(text: str) -> bool:
-    """Whether ``text`` could be an id that we handed out."""
+    """Whether ``text`` could be an id that we handed out: 128 bits in a UUID's form."""
     return _UPLOAD_ID.fullmatch(text) is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from concurrent.futures import Executor
 
 from fabric.driver.object_store import ObjectStore
@@ -36,7 +37,8 @@ class Service:
 
 
 def _new_upload_id() -> str:
-    return secrets.token_hex(16)
+    """A UUID in form, all 128 bits of it random: who does not know it cannot guess it."""
+    return str(uuid.UUID(bytes=secrets.token_bytes(16)))
 
 
 def _wall_ms() -> int:

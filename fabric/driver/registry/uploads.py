@@ -73,7 +73,7 @@ def out_of_order(upload: Upload) -> RegistryError:
 class Uploads:
     """Starts, continues, finishes and expires uploads.
 
-    ``new_id`` makes ids of 32 random hex digits; ``monotonic_s`` and ``wall_ms`` are the clocks.
+    ``new_id`` makes random ids in a UUID's form; ``monotonic_s`` and ``wall_ms`` are the clocks.
     """
 
     def __init__(

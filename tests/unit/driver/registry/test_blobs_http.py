@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
 import json
 
 import pytest
@@ -38,7 +40,7 @@ RANGES = [
     ("bytes=1000-", 206, DATA[1000:], "bytes 1000-1023/1024"),
     ("bytes=-5", 206, DATA[-5:], "bytes 1019-1023/1024"),
     ("bytes=1000-5000", 206, DATA[1000:], "bytes 1000-1023/1024"),
-    ("bytes=0-1,4-5", 200, DATA, None),
+    ("bytes=0-1,1024-", 206, DATA[:2], "bytes 0-1/1024"),
     ("nonsense", 200, DATA, None),
 ]
 
@@ -60,8 +62,51 @@ async def test_a_range_beyond_the_end_and_a_range_of_another_version() -> None:
         path = f"/v2/app/blobs/{await client.push_blob(DATA)}"
         answer = await client.call("GET", path, headers={"Range": "bytes=1024-"})
         assert (answer.status, answer.headers["Content-Range"]) == (416, "bytes */1024")
+        assert (await client.call("GET", path, headers={"Range": "bytes=5-4"})).status == 416
         other = {"Range": "bytes=0-1", "If-Range": '"other"'}
         assert (await client.call("GET", path, headers=other)).status == 200
+
+
+@asynchronous
+async def test_several_ranges_come_as_one_multipart_body() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(DATA)
+        headers = {"Range": "bytes=0-1, 1000-1099, -3"}
+
+        answer = await client.call("GET", f"/v2/app/blobs/{digest}", headers=headers)
+
+        assert (answer.status, int(answer.headers["Content-Length"])) == (206, len(answer.body))
+        assert "Content-Range" not in answer.headers
+        assert (answer.headers["Docker-Content-Digest"], answer.headers["ETag"]) == (digest, f'"{digest}"')
+        text = f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode() + answer.body
+        message = email.message_from_bytes(text, policy=email.policy.HTTP)
+        assert message.get_content_type() == "multipart/byteranges"
+        parts = [(part["Content-Range"], part.get_payload(decode=True)) for part in message.iter_parts()]
+        assert parts == [
+            ("bytes 0-1/1024", DATA[:2]),
+            ("bytes 1000-1023/1024", DATA[1000:]),
+            ("bytes 1021-1023/1024", DATA[-3:]),
+        ]
+
+
+@asynchronous
+async def test_an_error_between_two_parts_cuts_the_connection() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(DATA)
+        client.store.fail("open", NoGoodCopy("gone"), after=1)
+        ask = f"GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-9,20-29\r\n\r\n"
+        answer = await client.raw(ask.encode())
+        assert answer.status == 206
+        assert DATA[:10] in answer.body and DATA[20:30] not in answer.body
+        assert len(answer.body) < int(answer.headers["content-length"])
+
+
+@asynchronous
+async def test_a_range_is_for_get_only() -> None:
+    async with registry() as client:
+        path = f"/v2/app/blobs/{await client.push_blob(DATA)}"
+        answer = await client.call("HEAD", path, headers={"Range": "bytes=0-1"})
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(len(DATA)))
 
 
 @asynchronous

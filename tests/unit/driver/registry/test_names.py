@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from fabric.driver.registry import names
 from fabric.driver.registry.errors import RegistryError
 from fabric.driver.registry.names import Digest, is_tag, parse_digest, parse_reference, repository_name
-from fabric.driver.registry.ranges import ByteRange, download_range, progress_header, upload_range
+from fabric.driver.registry.ranges import (
+    RANGES_MAX,
+    ByteRange,
+    download_ranges,
+    progress_header,
+    upload_range,
+)
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.settings import PATH_BYTES_MAX
 
@@ -150,35 +156,61 @@ def test_a_repository_inside_another_shares_no_folder_with_it() -> None:
 
 
 DOWNLOAD_RANGES = [
-    ("bytes=0-9", 100, ByteRange(0, 10)),
-    ("bytes=90-", 100, ByteRange(90, 10)),
-    ("bytes=-10", 100, ByteRange(90, 10)),
-    ("bytes=-200", 100, ByteRange(0, 100)),
-    ("bytes=95-200", 100, ByteRange(95, 5)),
-    ("bytes=99-99", 100, ByteRange(99, 1)),
-    ("BYTES= 0-0 ", 100, ByteRange(0, 1)),
-    ("bytes=0-1,5-6", 100, None),
-    ("bytes=5-4", 100, None),
+    ("bytes=0-9", 100, [ByteRange(0, 10)]),
+    ("bytes=90-", 100, [ByteRange(90, 10)]),
+    ("bytes=-10", 100, [ByteRange(90, 10)]),
+    ("bytes=-200", 100, [ByteRange(0, 100)]),
+    ("bytes=95-200", 100, [ByteRange(95, 5)]),
+    ("bytes=99-99", 100, [ByteRange(99, 1)]),
+    ("BYTES= 0-0 ", 100, [ByteRange(0, 1)]),
+    ("bytes=0-" + "9" * 30, 100, [ByteRange(0, 100)]),
+    ("bytes=0-1,5-6", 100, [ByteRange(0, 2), ByteRange(5, 2)]),
+    ("bytes=-1, 5-6 ,\t0-0", 100, [ByteRange(99, 1), ByteRange(5, 2), ByteRange(0, 1)]),
+    ("bytes=,0-1,,", 100, [ByteRange(0, 2)]),
+    ("bytes=0-1,100-200", 100, [ByteRange(0, 2)]),
+    ("bytes=0-59,40-99", 100, None),
+    ("bytes=" + ",".join(f"{n}-{n}" for n in range(RANGES_MAX)), 100,
+     [ByteRange(n, 1) for n in range(RANGES_MAX)]),
+    ("bytes=" + ",".join(f"{n}-{n}" for n in range(RANGES_MAX + 1)), 100, None),
     ("bytes=-", 100, None),
+    ("bytes=0-1,-", 100, None),
     ("bytes=a-b", 100, None),
+    ("bytes=0-1;2-3", 100, None),
+    ("bytes=", 100, None),
+    ("bytes=-5", 0, None),
     ("items=0-1", 100, None),
     ("bytes", 100, None),
-    ("bytes=0-" + "9" * 30, 100, None),
-]
+    ("bytes=0-" + "9" * 5000, 100, None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("header", "size", "expected"), DOWNLOAD_RANGES)
-def test_download_ranges(header: str, size: int, expected: ByteRange | None) -> None:
-    assert download_range(header, size) == expected
+def test_download_ranges(header: str, size: int, expected: list[ByteRange] | None) -> None:
+    assert download_ranges(header, size) == expected
 
 
 @pytest.mark.parametrize(
-    ("header", "size"), [("bytes=100-", 100), ("bytes=100-200", 100), ("bytes=-0", 100), ("bytes=0-", 0)]
-)
+    ("header", "size"),
+    [("bytes=100-", 100), ("bytes=100-200", 100), ("bytes=-0", 100), ("bytes=0-", 0), ("bytes=5-4", 100),
+     ("bytes=0-1,5-4", 100), ("bytes=100-,200-300", 100)],
+)  # fmt: skip
 def test_download_ranges_of_nothing(header: str, size: int) -> None:
     with pytest.raises(RegistryError) as caught:
-        download_range(header, size)
+        download_ranges(header, size)
     assert (caught.value.status, caught.value.headers) == (416, {"Content-Range": f"bytes */{size}"})
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="bytes=0123456789-, ", max_size=40), st.integers(0, 50))
+def test_whatever_is_asked_for_no_more_is_sent_than_there_is(header: str, size: int) -> None:
+    try:
+        parts = download_ranges(header, size)
+    except RegistryError as error:
+        assert error.status == 416
+        return
+    for part in parts or []:
+        assert part.length > 0 and 0 <= part.start <= part.last < size
+    assert parts is None or 0 < sum(part.length for part in parts) <= size
 
 
 def test_upload_ranges() -> None:
