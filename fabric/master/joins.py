@@ -23,6 +23,7 @@ from fabric.master.journal import After
 from fabric.master.membership import Node, check_name
 from fabric.master.records import encode
 from fabric.node.effects import Effect
+from fabric.settings import MIB
 
 REPLICAS_MAX = 16
 
@@ -124,9 +125,8 @@ class Joins(Epochs):
         if not group.was_writable:
             plan.append(f"{server} becomes one of the {group.replicas} members of group {group.group}")
         else:
-            plan.append(
-                f"{server} copies {self._live_bytes(group)} bytes from the members of group {group.group}"
-            )
+            size = _size(self._live_bytes(group))
+            plan.append(f"{server} copies {size} from the members of group {group.group}")
             plan.append("then writes to the group pause for a moment, and it is a member")
         if replaces:
             plan.append(f"{replaces} is retired: stop it then, and wipe its data directory")
@@ -166,7 +166,8 @@ class Joins(Epochs):
             return f"{name} holds fragments of group {own.group}: drain it first"
         needed = self._live_bytes(group)
         if node.beat is not None and node.beat.free_bytes < needed:
-            return f"{name} has room for {node.beat.free_bytes} bytes; group {group.group} holds {needed}"
+            room = _size(node.beat.free_bytes)
+            return f"{name} has room for {room}; group {group.group} holds {_size(needed)}"
         return ""
 
     def _find(self, group: int) -> Group:
@@ -263,3 +264,7 @@ class Joins(Epochs):
             self._dirty[group.group] = None
 
         return on_durable
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / MIB:,.1f} MiB"

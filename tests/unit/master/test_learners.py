@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fabric.node.effects import Sender
+from fabric.settings import MIB
 from fabric.wire.messages import Assignment, DeleteOperation, Member, PutOperation
 from tests.unit.master.bench import (
-    GIB,
     MasterBench,
     Server,
     assignments,
@@ -359,11 +359,11 @@ def test_impossible_joins_are_refused_with_what_to_do(cluster: Cluster) -> None:
     extra.read_only_reason = "disk failed"
     beat(bench, extra)
     assert "read-only: disk failed" in why("chunk-4", 1, "chunk-3")
-    extra.read_only_reason, extra.free_bytes = "", 5
-    servers[0].live_bytes = 6
+    extra.read_only_reason, extra.free_bytes = "", 2047 * MIB
+    servers[0].live_bytes = 2048 * MIB
     beat(bench, extra, *servers)
-    assert why("chunk-4", 1, "chunk-3") == "chunk-4 has room for 5 bytes; group 1 holds 6"
-    extra.free_bytes = GIB
+    assert why("chunk-4", 1, "chunk-3") == "chunk-4 has room for 2,047.0 MiB; group 1 holds 2,048.0 MiB"
+    extra.free_bytes = 2048 * MIB
     beat(bench, extra)
     join(bench, "chunk-4", "chunk-3")
     assert groups.check_join("chunk-4", 1, "chunk-3") == ["chunk-4 joins group 1 already"]
