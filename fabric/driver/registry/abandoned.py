@@ -55,20 +55,24 @@ async def _is_stored(run: Run, name: str, digest: Digest) -> bool:
     return False
 
 
-async def _release(run: Run, mark: ObjectInfo, name: str, digest: Digest) -> bool:
+async def _release(run: Run, found: ObjectInfo, name: str, digest: Digest) -> bool:
+    # A push that is only slow shall fail at its next step, not find some of its holds gone.
+    mark = await run.claim(found)
+    if mark is None:
+        return False
     try:
         info, data = await run.store.read(mark.path, run.manifest_bytes_max)
     except NotFound:
-        return False  # the push has ended
+        return False
     if info.generation != mark.generation:
-        return False  # it goes on
+        return False  # the push has begun again
     manifest = parse_manifest(data, mark.attributes["mediaType"])
     conditions: list[AnyOperation] = [
+        CheckOperation(mark.path, mark.generation),
         CheckOperation(manifest_link_path(name, digest), 0),
         CheckOperation(trash_path(name, "manifest", digest), 0),
     ]
-    is_same = CheckOperation(mark.path, mark.generation)
-    for batch in letting_go(name, manifest, digest, run.now_ms):
-        if not await run.attempt([is_same, *conditions, *batch]):
+    async for batch in letting_go(run.store, name, manifest, digest, run.now_ms):
+        if not await run.attempt([*conditions, *batch]):
             return False
-    return await run.attempt([*conditions, DeleteOperation(mark.path, if_generation=mark.generation)])
+    return await run.attempt([*conditions, DeleteOperation(mark.path)])

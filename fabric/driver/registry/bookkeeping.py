@@ -252,11 +252,16 @@ def using(name: str, digest: Digest, link: str, manifest: Digest) -> list[AnyOpe
 def trashing(name: str, kind: Kind, digest: Digest, link: ObjectInfo, stamp: Stamp) -> list[AnyOperation]:
     """Move a link, at the generation that was seen, to where it can be restored from."""
     noted = {key: value for key, value in link.attributes.items() if key != LEAVING}
-    retired = {"kind": kind, "repository": name, "digest": str(digest)}
     return [
         DeleteOperation(link.path, if_generation=link.generation),
         PutOperation(
             trash_path(name, kind, digest), [], str(digest), {**noted, **stamp.attributes(), "key": stamp.key}
         ),
-        PutOperation(retired_path(stamp.key, kind), [], str(digest), retired),
+        retiring(name, kind, digest, stamp.key),
     ]
+
+
+def retiring(name: str, kind: Kind, digest: Digest, key: str) -> PutOperation:
+    """The mark of something that is in the trash since a stamp's time."""
+    attributes = {"kind": kind, "repository": name, "digest": str(digest)}
+    return PutOperation(retired_path(key, kind), [], str(digest), attributes)

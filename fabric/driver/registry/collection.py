@@ -10,7 +10,7 @@ from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import Stamper
 from fabric.errors import NotFound, Precondition
 from fabric.settings import Settings
-from fabric.wire.messages import AnyOperation, DeleteOperation, ObjectInfo
+from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, DeleteOperation, ObjectInfo
 
 Pause = Callable[[], Awaitable[None]]
 """Awaited between two steps, so that garbage collection leaves room for others."""
@@ -124,6 +124,20 @@ class Run:
     async def drop(self, mark: ObjectInfo) -> None:
         """A mark whose reason has gone."""
         await self.attempt([DeleteOperation(mark.path, if_generation=mark.generation)])
+
+    async def claim(self, found: ObjectInfo) -> ObjectInfo | None:
+        """Raise an object's generation, so that nobody else who saw it can go on; None when it changed."""
+        if self.dry_run:
+            return found
+        steps: list[AnyOperation] = [
+            CheckOperation(found.path, found.generation),
+            AppendOperation(found.path, [], found.size),
+        ]
+        try:
+            return (await self.store.commit(steps))[1]
+        except (Precondition, NotFound):
+            self.report.changed_meanwhile += 1
+            return None
 
     async def entries(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Everything below a prefix, in order, with pauses."""

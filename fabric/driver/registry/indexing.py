@@ -28,6 +28,7 @@ from fabric.driver.registry.collection import Pause
 from fabric.driver.registry.history import PUSHED, recording
 from fabric.driver.registry.manifests import parse_manifest
 from fabric.driver.registry.names import Digest, blob_path, parse_digest
+from fabric.driver.registry.references import exists
 from fabric.errors import Internal, NotFound, Precondition, Unavailable
 from fabric.settings import OPERATIONS_MAX
 from fabric.wire.messages import AnyOperation, CheckOperation, ObjectInfo, PutOperation
@@ -117,6 +118,8 @@ class Indexing:
                 yield recording(name, rest, PUSHED, parse_digest(info.attributes["digest"]), stamp)
             return
         digest = parse_digest(rest.replace("/", ":", 1))
+        if await exists(self._store, owner_path(digest, "blob" if kind == "blobs" else "manifest", name)):
+            return  # the last entry that is written; whoever made this link wrote all of them
         if kind == "blobs":
             yield [
                 PutOperation(owner_path(digest, "blob", name), []),

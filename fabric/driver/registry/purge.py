@@ -26,6 +26,7 @@ from fabric.driver.registry.manifests import parse_manifest
 from fabric.driver.registry.names import (
     Digest,
     blob_path,
+    manifest_link_path,
     manifest_links_prefix,
     name_path,
     parse_digest,
@@ -55,6 +56,11 @@ async def purge_retired(run: Run) -> None:
         trashed = await run.find(trash_path(name, "blob" if kind == "blob" else "manifest", digest))
         if trashed is None or trashed.attributes["key"] != key:
             await run.drop(retired)  # restored, or deleted once more since
+        elif await run.has_any(uses_prefix(name, digest)):
+            # A manifest, perhaps one in the trash, would be broken for good.  Whoever ends the last use
+            # sets a mark again.
+            run.report.keep("deleted content that a manifest still references")
+            await run.drop(retired)
         elif kind == "blob":
             await _purge_blob(run, retired, trashed, name, digest)
         else:
@@ -69,13 +75,13 @@ async def _purge_tag_states(run: Run, retired: ObjectInfo, name: str, tag: str, 
     event = await run.find(f"{history_prefix(name, tag)}{key}")
     if event is not None:
         while older := await _older_events(run, name, tag, event):
-            await run.attempt([step for info in older for step in _forgetting(run, name, info)])
+            await run.attempt(await _forgetting(run, name, older))
             run.report.purged_tag_states += len(older)
             if run.dry_run or len(older) < _EVENTS_PER_COMMIT:
                 break
         if event_of(event).what == DELETED:
             # "There is no tag" needs no entry.
-            await run.attempt(_forgetting(run, name, event))
+            await run.attempt(await _forgetting(run, name, [event]))
     await run.attempt([DeleteOperation(retired.path, missing_ok=True)])
 
 
@@ -85,13 +91,20 @@ async def _older_events(run: Run, name: str, tag: str, event: ObjectInfo) -> Seq
     return [info for info in page.objects if info.generation < event.generation]
 
 
-def _forgetting(run: Run, name: str, info: ObjectInfo) -> list[AnyOperation]:
-    event = event_of(info)
-    steps: list[AnyOperation] = [DeleteOperation(info.path, missing_ok=True)]
-    if event.digest is not None:
-        hint = tagged_path(name, event.digest, event.tag, event.key)
-        steps.append(DeleteOperation(hint, missing_ok=True))
-        steps.append(mark(untagged_path(name, event.digest), run.now_ms))
+async def _forgetting(run: Run, name: str, entries: Sequence[ObjectInfo]) -> list[AnyOperation]:
+    """The steps that remove entries.  A manifest that is still here may have lost its last name."""
+    steps: list[AnyOperation] = []
+    events = [event_of(info) for info in entries]
+    for info, event in zip(entries, events, strict=True):
+        steps.append(DeleteOperation(info.path, missing_ok=True))
+        if event.digest is not None:
+            hint = tagged_path(name, event.digest, event.tag, event.key)
+            steps.append(DeleteOperation(hint, missing_ok=True))
+    for digest in dict.fromkeys(event.digest for event in events):
+        if digest is None:
+            continue
+        if await run.find(manifest_link_path(name, digest)) is not None:
+            steps.append(mark(untagged_path(name, digest), run.now_ms))
     return steps
 
 
@@ -100,12 +113,6 @@ def _forgetting(run: Run, name: str, info: ObjectInfo) -> list[AnyOperation]:
 
 async def _purge_blob(run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest) -> None:
     forget = DeleteOperation(retired.path, missing_ok=True)
-    if await run.has_any(uses_prefix(name, digest)):
-        # A manifest, perhaps one in the trash, would be broken for good.  It is looked at again when the
-        # last such manifest goes.
-        run.report.keep("deleted blobs that manifests still reference")
-        await run.attempt([forget])
-        return
     delete = DeleteOperation(trashed.path, if_generation=trashed.generation)
     if await run.attempt([forget, delete, *disowning(digest, "blob", name, run.now_ms)]):
         run.report.purged_blobs += 1
@@ -124,7 +131,7 @@ async def _purge_manifest(
     # A large push of the same manifest that is under way must begin anew: its uses are taken away.
     no_push = DeleteOperation(pending_path(name, digest), missing_ok=True)
     is_same = CheckOperation(trashed.path, trashed.generation)
-    for batch in letting_go(name, manifest, digest, run.now_ms):
+    async for batch in letting_go(run.store, name, manifest, digest, run.now_ms):
         if not await run.attempt([is_same, no_push, *batch]):
             return
     await _mark_referrers(run, name, digest)
@@ -132,6 +139,7 @@ async def _purge_manifest(
         DeleteOperation(trashed.path, if_generation=trashed.generation),
         DeleteOperation(retired.path, missing_ok=True),
         no_push,
+        DeleteOperation(untagged_path(name, digest), missing_ok=True),
         *disowning(digest, "manifest", name, run.now_ms),
     ]
     if await run.attempt(last):

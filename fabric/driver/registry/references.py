@@ -8,7 +8,7 @@ manifest takes hold of its references first, in several commits, under a mark wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import (
@@ -16,6 +16,8 @@ from fabric.driver.registry.bookkeeping import (
     loose_path,
     mark,
     pending_path,
+    retiring,
+    trash_path,
     untagged_path,
     use_path,
     using,
@@ -96,19 +98,34 @@ class References:
         return DeleteOperation(path, if_generation=info.generation)
 
 
-def letting_go(name: str, manifest: Manifest, digest: Digest, now_ms: int) -> Iterator[list[AnyOperation]]:
+async def letting_go(
+    store: ObjectStore, name: str, manifest: Manifest, digest: Digest, now_ms: int
+) -> AsyncIterator[list[AnyOperation]]:
     """The steps that end every use by a manifest, in portions that leave room in a commit.
 
-    What loses a use gets the marks of what it may be.
+    What loses a use gets the mark of what it may be from now on.
     """
+    children = {each.digest for each in manifest.children}
     others = list(dict.fromkeys(each.digest for each in manifest.references))
     for start in range(0, len(others), BATCH_MAX):
         steps: list[AnyOperation] = []
         for other in others[start : start + BATCH_MAX]:
             steps.append(DeleteOperation(use_path(name, other, digest), missing_ok=True))
             steps.append(mark(loose_path(name, other), now_ms))
-            steps.append(mark(untagged_path(name, other), now_ms))
+            if other in children:
+                steps += await _doubting(store, name, other, now_ms)
         yield steps
+
+
+async def _doubting(store: ObjectStore, name: str, digest: Digest, now_ms: int) -> list[AnyOperation]:
+    """For a manifest that an index does not need any more: its mark, or its place in the trash's order."""
+    if await exists(store, manifest_link_path(name, digest)):
+        return [mark(untagged_path(name, digest), now_ms)]
+    try:
+        trashed = await store.stat(trash_path(name, "manifest", digest))
+    except NotFound:
+        return []
+    return [retiring(name, "manifest", digest, trashed.attributes["key"])]
 
 
 async def exists(store: ObjectStore, path: str) -> bool:
