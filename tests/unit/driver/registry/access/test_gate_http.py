@@ -30,7 +30,7 @@ from tests.unit.driver.registry.access.access_world import (
     sign,
     write,
 )
-from tests.unit.driver.registry.access.test_load import make_certificate
+from tests.unit.driver.registry.access.certificates import make_certificate
 from tests.unit.driver.registry.harness import OCI_MANIFEST, Answer, asynchronous, image, refused, sha256
 from tests.unit.driver.registry.memory_store import MemoryStore
 

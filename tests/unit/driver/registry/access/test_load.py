@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,10 @@ import pytest
 from fabric.driver.registry.access.config import unknown_users
 from fabric.driver.registry.access.load import AccessFileError, load_access
 from tests.unit.driver.registry.access.access_world import TOKENS, htpasswd, jwks, write
+from tests.unit.driver.registry.access.certificates import make_certificate
 
 USERS = '[users]\nhtpasswd = "people"\n'
 RULE = '[[rules]]\nrepositories = ["app"]\nwho = ["alice"]\nmay = ["pull"]\n'
-
-
-def make_certificate(directory: Path, name: str, *more: str) -> None:
-    """``name.crt`` and ``name.key``."""
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-        "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
-        "-keyout", f"{name}.key", "-out", f"{name}.crt", *more,
-    ]  # fmt: skip
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
 
 def test_an_empty_file_is_an_open_registry(tmp_path: Path) -> None:
@@ -132,9 +122,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_key_of_another_certificate_and_one_with_a_password_are_refused(tmp_path: Path) -> None:
     make_certificate(tmp_path, "one")
     make_certificate(tmp_path, "two")
-    encrypt = ["openssl", "pkey", "-in", "one.key", "-aes256", "-passout", "pass:x", "-out", "locked.key"]
-    subprocess.run(encrypt, cwd=tmp_path, check=True, capture_output=True)
-    for key in ("two.key", "locked.key"):
-        path = write(tmp_path, f'[tls]\ncertificate = "one.crt"\nkey = "{key}"')
+    make_certificate(tmp_path, "locked", password="x")
+    for certificate, key in (("one", "two"), ("locked", "locked")):
+        path = write(tmp_path, f'[tls]\ncertificate = "{certificate}.crt"\nkey = "{key}.key"')
         with pytest.raises(AccessFileError, match="are no certificate and its key"):
             load_access(path)
