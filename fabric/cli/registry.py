@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 ACCESS_FILE = click.Path(dir_okay=False, path_type=Path)
 
 SUBCOMMANDS = {
-    "check-access": "fabric.cli.check_access",
+    "check-access": "fabric.cli.check_access:command",
+    "gc": "fabric.cli.registry_gc:command",
+    "history": "fabric.cli.registry_undelete:history",
+    "restore": "fabric.cli.registry_undelete:restore",
+    "trash": "fabric.cli.registry_undelete:trash",
 }
-"""Commands about a registry's content, and the module that has each as ``command``."""
+"""Commands about a registry's content, and where each is."""
 
 
 class BadAccessFile(click.ClickException):
@@ -47,7 +51,8 @@ class RegistryGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
-        found = importlib.import_module(SUBCOMMANDS[cmd_name]).command
+        module, _, attribute = SUBCOMMANDS[cmd_name].partition(":")
+        found = getattr(importlib.import_module(module), attribute)
         assert isinstance(found, click.Command)
         return found
 

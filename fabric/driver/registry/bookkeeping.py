@@ -95,7 +95,7 @@ class Stamper:
 
     wall_ms: Callable[[], int]
     new_id: Callable[[], str]
-    """32 random hex digits."""
+    """A random text that ends with eight hex digits or more."""
 
     def stamp(self, who: str) -> Stamp:
         """Now, by ``who``."""

@@ -123,7 +123,7 @@ class Clock:
 
     def new_id(self) -> str:
         self._ids += 1
-        return f"{self._ids:032x}"
+        return f"{self._ids:08x}-0000-0000-0000-{self._ids:012x}"
 
     def advance(self, seconds: float) -> None:
         self.now_ms += int(seconds * 1000)
