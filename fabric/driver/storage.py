@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
@@ -188,13 +189,15 @@ class Storage:
     async def _write_stream(self, path: str, chunks: Iterator[Buffer]) -> ObjectInfo:
         loop = asyncio.get_running_loop()
         temporary = f"uploads/{secrets.token_hex(16)}"
-        await self._store.commit([PutOperation(temporary, [], if_generation=0)])
+        # Without its time, whoever discards abandoned uploads would take it for one.
+        started = {"started": str(time.time_ns() // 1_000_000)}
+        await self._store.commit([PutOperation(temporary, [], attributes=started, if_generation=0)])
         writer = self._store.writer(temporary, 0)
         try:
             while chunk := await loop.run_in_executor(None, next, chunks, b""):
                 await writer.write(chunk)
             await writer.flush()
-            (info,) = await self._store.commit([MoveOperation(temporary, path)])
+            (info,) = await self._store.commit([MoveOperation(temporary, path, replace_attributes=True)])
         except BaseException:
             await writer.abort()
             with contextlib.suppress(FabricError):  # the first error says what went wrong

@@ -7,6 +7,7 @@ import gc
 import io
 import random
 import threading
+import time
 
 import pytest
 
@@ -57,6 +58,21 @@ def storage(proxy):
 
 def uploads(proxy: MemoryProxy) -> list[str]:
     return [path for path in proxy.objects if path.startswith("uploads/")]
+
+
+def test_a_stream_under_way_is_dated_and_the_object_is_not(storage, proxy):
+    """So that a registry on the same fabric does not take it for an abandoned upload."""
+    before_ms = time.time_ns() // 1_000_000
+    info = storage.stream_write("stream", io.BytesIO(b"content"))
+    begun = [
+        operation
+        for message in proxy.received
+        if isinstance(message, Commit)
+        for operation in message.operations
+        if isinstance(operation, PutOperation) and operation.path.startswith("uploads/")
+    ]
+    assert [before_ms <= int(put.attributes["started"]) <= before_ms + 60_000 for put in begun] == [True]
+    assert info.attributes == {}
 
 
 # --- whole objects --------------------------------------------------------------------------------
