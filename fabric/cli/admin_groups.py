@@ -15,7 +15,7 @@ from fabric.cli.admin_common import (
     shared,
     yes_option,
 )
-from fabric.cli.admin_tables import print_groups, print_nodes
+from fabric.cli.admin_tables import places_free, print_groups, print_nodes
 from fabric.cli.admin_tasks import bytes_per_s, wait_option
 from fabric.cli.output import plain, print_json
 from fabric.cli.ports import NoFreePort, free_ports_from, next_port
@@ -146,7 +146,7 @@ def start_commands(cluster: ClusterStatus, group: GroupStatus, master: str) -> l
     """
     taken = {node.server for node in cluster.nodes}
     names = [f"chunk-{number}" for number in range(1, len(taken) + group.replicas + 1)]
-    free = [name for name in names if name not in taken][: group.replicas - len(group.members)]
+    free = [name for name in names if name not in taken][: places_free(group)]
     if not free:
         return []
     host = urlsplit(master).hostname or ""

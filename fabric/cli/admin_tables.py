@@ -94,7 +94,7 @@ def cluster_tree(cluster: ClusterStatus, title: str) -> Tree:
             branch.add(_node_line(name, nodes.get(name), told=group.reason))
         for name in group.learners:
             branch.add(_node_line(name, nodes.get(name)))
-        for _ in range(group.replicas - len(group.members)):
+        for _ in range(places_free(group)):
             branch.add(_styled("(no server yet)", "dim"))
         placed.update(group.members, group.learners)
     spare = [node for node in cluster.nodes if node.server not in placed]
@@ -124,6 +124,11 @@ def tree_json(cluster: ClusterStatus) -> dict[str, object]:
     ]
     spare = [plain(node) for node in cluster.nodes if node.server not in placed]
     return {"groups": groups, "spare": spare}
+
+
+def places_free(group: GroupStatus) -> int:
+    """So many servers it still lacks; those that copy, to become members again or for the first time, come."""
+    return max(0, group.replicas - len(group.members) - len(group.learners))
 
 
 def _group_line(group: GroupStatus) -> Text:

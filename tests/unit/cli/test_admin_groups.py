@@ -62,6 +62,14 @@ def test_a_group_that_is_complete_needs_no_servers(peers: Peers) -> None:
     assert result.output == "group 1 is there already: 2 of 2 servers\n"
 
 
+def test_a_member_that_is_on_its_way_back_leaves_no_gap(peers: Peers) -> None:
+    degraded = group(1, 1, learners=["chunk-2"])
+    peers.answers = [GroupAdded(degraded, False)]
+    assert "fabric chunk" not in run("group", "add", "1").output
+    peers.cluster = CLUSTER.__class__(2, 0, "0.1.0", 0, 0, [node(1), node(2)], [degraded])
+    assert "no server yet" not in run("topology").output
+
+
 def test_a_dry_run_of_adding_says_so(peers: Peers) -> None:
     peers.answers = [GroupAdded(group(3), True)]
     assert "group 3 would be new" in run("group", "add", "--dry-run").output
