@@ -127,7 +127,7 @@ def tree_json(cluster: ClusterStatus) -> dict[str, object]:
 
 
 def places_free(group: GroupStatus) -> int:
-    """So many servers it still lacks; those that copy, to become members again or for the first time, come."""
+    """So many servers it still lacks; learners are on their way."""
     return max(0, group.replicas - len(group.members) - len(group.learners))
 
 
