@@ -144,13 +144,13 @@ _KILLS = ("kill chunk", "kill master", "power cut")
 MUTATIONS = [
     Mutation("ACK before fsync", [(DataFile, "append", _append_without_sync)], 2, ("P1",)),
     Mutation("skip one replica", [(Upload, "start", _start_without_the_last)], 2, ("P1",)),
-    Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 10, ("P6",)),
+    Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 5, ("P6",), ("replace disk",)),
     Mutation(
         "no epoch check",
         [(Standing, "refusal", _refusal_without_epoch)],
         40,
         ("P6",),
-        ("kill chunk", "isolate", "cut", "stop"),
+        ("read-only",),
     ),
     Mutation(
         "reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 10, ("P3",), _KILLS

@@ -29,6 +29,8 @@ START_S = 20.0
 SAFETY_S = (8.0, 24.0)
 HEAL_S = 90.0
 """After faults end, everything must be well within so long."""
+TASKS_S = 250.0
+"""A fragment that could not be moved is tried again after a minute."""
 QUIET_S = 90.0
 SEARCH_SHARES = (0.04, 0.2)
 """Of runs without and with operators: how many end with a search for orphans, the costliest part."""
@@ -110,13 +112,16 @@ class Run:
         self.faults.heal()
         operated = bool(operations.KINDS.keys() & self.faults.kinds.keys())
         searches = world.rng.random() < SEARCH_SHARES[operated]
+        for host in cluster.running():
+            cluster.operator.set_status(host.name, "rw")
         # A write that hangs in a disk is a fault that lasts: it ends by itself.
         world.run(max(host.stalled_until for host in cluster.running()) - world.now)
-        self._settle_orders()
-        self._demand(HEAL_S, cluster.is_writable, "not all groups are writable")
+        self._demand(HEAL_S, self._are_all_groups_open, "not all groups take writes")
         for worker in cluster.clients:
             worker.working = False
         self._demand(HEAL_S, lambda: not any(w.busy for w in cluster.clients), "clients are still busy")
+        self._settle_orders()
+        self._demand(HEAL_S, cluster.is_writable, "not all groups are whole and writable")
         self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest")
         if searches:
             self._search_for_orphans()
@@ -130,13 +135,14 @@ class Run:
     def _settle_orders(self) -> None:
         """What an operator has begun ends, and what it leaves behind is put in order."""
         cluster = self.cluster
-        for host in cluster.running():
-            cluster.operator.set_status(host.name, "rw")
         self._demand(HEAL_S, lambda: not cluster.operator.waiting, "the master does not answer an operator")
-        self._demand(HEAL_S, self._has_no_tasks, "an operator's task does not end")
+        self._demand(TASKS_S, self._has_no_tasks, "an operator's task does not end")
         nodes = cluster.master.process.role._membership.nodes
         for node in [node for node in nodes.values() if node.is_retired]:
             cluster.chunks[node.server].replace_disk(0.5)
+
+    def _are_all_groups_open(self) -> bool:
+        return all(map(self.cluster.is_group_open, self.cluster.groups()))
 
     def _has_no_tasks(self) -> bool:
         """Has every order been carried out, or given up?"""
