@@ -26,12 +26,27 @@ class Operator(Client):
     def __init__(self, world: World, rng: random.Random) -> None:
         super().__init__(rng, [MASTER])
         self.world = world
+        self._wishes: dict[str, str] = {}
         self.waiting = 0
         """Orders without an answer."""
 
     def set_status(self, server: str, status: str) -> None:
-        """``rw`` or ``ro``."""
-        self.order(lambda ms: SetServerStatus(ms, server, status))
+        """``rw`` or ``ro``; of several wishes for a server the last one holds."""
+        is_under_way = server in self._wishes
+        self._wishes[server] = status
+        if not is_under_way:
+            self._ask_status(server)
+
+    def _ask_status(self, server: str) -> None:
+        wish = self._wishes[server]
+
+        def then(answer: Message) -> None:
+            if self._wishes[server] == wish:
+                del self._wishes[server]
+            else:
+                self._ask_status(server)
+
+        self.order(lambda ms: SetServerStatus(ms, server, wish), then)
 
     def order(
         self,
