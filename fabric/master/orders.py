@@ -144,9 +144,8 @@ class Orders:
         def accept(delta: DeltaStore, now: float) -> After:
             plan = [f"group {message.group} begins anew, empty: what it held is lost"]
             wall_ms = self._wall_ms(now)
-            after: After = lambda now: []  # noqa: E731
-            if not message.dry_run:
-                after = self._groups.accept_loss(delta, message.group)
+            # A dry run is refused like the order itself, and writes to a delta that nobody keeps.
+            after = self._groups.accept_loss(DeltaStore(delta) if message.dry_run else delta, message.group)
             task = wire.TaskStatus(
                 task=0,
                 kind=message.kind,
@@ -163,7 +162,8 @@ class Orders:
                 bytes_per_s=0,
                 left_ms=0,
             )
-            return lambda now: [*after(now), Reply(sender, wire.TaskStarted(task, not message.dry_run, plan))]
+            answer = Reply(sender, wire.TaskStarted(task, not message.dry_run, plan))
+            return lambda now: [answer] if message.dry_run else [*after(now), answer]
 
         return self._submit(message, sender, now, accept)
 

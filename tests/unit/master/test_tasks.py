@@ -174,6 +174,12 @@ def test_a_dry_run_changes_nothing(cluster: Cluster) -> None:
     assert len(cluster.view().groups) == 2
 
 
+def test_a_dry_run_of_giving_data_up_is_refused_like_the_order(cluster: Cluster) -> None:
+    for dry_run in (True, False):
+        refusal = cluster.bench.refused(StartTask(1_000, "accept-loss", group=1, dry_run=dry_run))
+        assert refusal.code == "REFUSED" and "has not lost all" in refusal.message
+
+
 def test_what_runs_is_found_and_not_begun_twice(cluster: Cluster) -> None:
     cluster.put("a", cluster.bench.lease(10).first)
     one = cluster.start("drain-group", group=1)
