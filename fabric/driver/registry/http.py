@@ -91,7 +91,7 @@ def make_app(store: ObjectStore, settings: Settings, gate: Gate | None = None) -
         if handler is None:
             allowed = {"Allow": ", ".join(handlers)}
             raise unsupported(405, f"{request.method} is not for {route.endpoint.value}", allowed)
-        async with gate.admit(request, route):
+        with await gate.admit(request, route):
             return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, nullcontext
 from ssl import SSLContext
 
 from aiohttp import web
@@ -80,27 +79,25 @@ class Gate:
             self._tls.load_cert_chain(*access.certificate)
         self._access = access
 
-    @asynccontextmanager
-    async def admit(self, request: web.Request, route: Route) -> AsyncIterator[None]:
-        """Let one request in, for as long as it runs.
+    async def admit(self, request: web.Request, route: Route) -> AbstractContextManager[None]:
+        """Let one request in; it counts for as long as the context that is returned is open.
 
         Raises RegistryError: UNAUTHORIZED (401), DENIED (403), UNSUPPORTED (405) or TOOMANYREQUESTS (429).
         """
-        if route.endpoint is Endpoint.HEALTH:
-            yield
-            return
         access = self._access
+        if access.is_open or route.endpoint is Endpoint.HEALTH:
+            return nullcontext()
         address = request.remote or "unknown"
         client = await self._identify(access, request, route, address)
         who = f"user {client.identity.user}" if client.identity.user else f"address {address}"
-        with access.limits.request(who, time.monotonic()):
-            refused = refusal(client, need_of(request.method, route), access.challenger)
-            if refused is None and access.table.read_only:
-                refused = read_only(request.method)
-            if refused is not None:
-                raise refused
-            request[_CLIENT] = client
-            yield
+        place = access.limits.request(who, time.monotonic())
+        refused = refusal(client, need_of(request.method, route), access.challenger)
+        if refused is None and access.table.read_only:
+            refused = read_only(request.method)
+        if refused is not None:
+            raise refused
+        request[_CLIENT] = client
+        return place
 
     async def _identify(self, access: Access, request: web.Request, route: Route, address: str) -> Client:
         if access.passwords is None and access.trust is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from fabric.driver.registry.errors import RegistryError
 
@@ -67,9 +67,11 @@ class Limits:
         if self._wrong_passwords is not None:
             self._wrong_passwords.take(address, now_s)
 
-    @contextmanager
-    def request(self, client: str, now_s: float) -> Iterator[None]:
-        """One request, for as long as it runs.  Raises RegistryError TOOMANYREQUESTS."""
+    def request(self, client: str, now_s: float) -> AbstractContextManager[None]:
+        """Count one request; it has its place while the context that is returned is open.
+
+        Raises RegistryError TOOMANYREQUESTS.
+        """
         if self._requests is not None:
             wait_s = self._requests.wait_s(client, now_s)
             if wait_s > 0:
@@ -78,6 +80,10 @@ class Limits:
             raise too_many_of("requests at once", 1.0)
         if self._requests is not None:
             self._requests.take(client, now_s)
+        return self._place(client) if self._concurrent_max is not None else nullcontext()
+
+    @contextmanager
+    def _place(self, client: str) -> Iterator[None]:
         self._running[client] += 1
         try:
             yield

@@ -45,6 +45,14 @@ class Access:
     certificate: tuple[Path, Path] | None = None
     """Of the TLS certificate's chain and of its key; loaded once, to see that they are good."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may do everything, at any rate."""
+        table, limits = self.table, self.table.limits
+        has_limits = limits.requests_per_s is not None or limits.concurrent_max is not None
+        has_logins = self.passwords is not None or self.trust is not None
+        return not (has_logins or has_limits or table.read_only or self.policy.rules is not None)
+
 
 def load_access(path: Path) -> Access:
     """What ``path`` says.  Raises AccessFileError."""

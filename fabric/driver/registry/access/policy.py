@@ -10,6 +10,7 @@ are any.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -57,6 +58,12 @@ class Decision:
     rule: int
 
 
+_EVERYTHING = Decision(frozenset(Right), 0)
+_NOTHING = Decision(frozenset(), 0)
+
+DECISIONS_MAX = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class Grants:
     """What a token allows."""
@@ -86,6 +93,8 @@ class Policy:
     immutable: Sequence[Immutable] = ()
     has_logins: bool = False
     """Whether somebody can log in; without rules nobody else is trusted then."""
+    _decided: OrderedDict[tuple[str, str], Decision] = field(default_factory=OrderedDict, compare=False)
+    """What was decided, the oldest first: a pull asks the same a hundred times."""
 
     def names_of(self, identity: Identity) -> frozenset[str]:
         """Every name by which a rule can mean this person."""
@@ -98,12 +107,22 @@ class Policy:
         """What this person may do to this repository."""
         if self.rules is None:
             is_trusted = bool(identity.user) or not self.has_logins
-            return Decision(frozenset(Right) if is_trusted else frozenset(), 0)
+            return _EVERYTHING if is_trusted else _NOTHING
+        key = (identity.user, repository)
+        decision = self._decided.get(key)
+        if decision is None:
+            decision = self._decided[key] = self._decide(identity, repository)
+            if len(self._decided) > DECISIONS_MAX:
+                self._decided.popitem(last=False)
+        return decision
+
+    def _decide(self, identity: Identity, repository: str) -> Decision:
+        assert self.rules is not None
         names = self.names_of(identity)
         for rule in self.rules:
             if not names.isdisjoint(rule.who) and rule.repositories.match(repository):
                 return Decision(rule.may, rule.number)
-        return Decision(frozenset(), 0)
+        return _NOTHING
 
     def strangers_may_something(self) -> bool:
         """Whether somebody who did not log in may do anything anywhere."""

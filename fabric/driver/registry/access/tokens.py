@@ -13,9 +13,9 @@ RFC 7515, 7519, 8725.
 
 from __future__ import annotations
 
-import math
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import jwt
 import msgspec
@@ -24,6 +24,7 @@ from fabric.driver.registry.access.policy import Grants, Identity, Right
 from fabric.driver.registry.access.token_keys import Key, candidates
 
 TOKEN_CHARACTERS_MAX = 16 * 1024
+REMEMBERED_MAX = 2048
 
 _OWN_KEYS = frozenset({"jwk", "jku", "x5u", "crit"})
 """Parameters of a header by which a token would choose its key, or demand what we do not know."""
@@ -56,35 +57,50 @@ class _Claims(msgspec.Struct, frozen=True):
     access: list[_Access] | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class Trust:
-    """Whose tokens are taken: signed with one of ``keys``, issued by ``issuer`` for ``service``."""
+    """Whose tokens are taken: signed with one of ``keys``, issued by ``issuer`` for ``service``.
 
-    keys: Sequence[Key]
-    issuer: str
-    service: str
-    leeway_s: float
-    """How far the clocks of the two servers may be apart."""
+    ``leeway_s``: how far the clocks of the two servers may be apart.
+    """
+
+    def __init__(self, keys: Sequence[Key], issuer: str, service: str, leeway_s: float) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._service = service
+        self._leeway_s = leeway_s
+        self._verified: OrderedDict[bytes, _Claims] = OrderedDict()
+        """What tokens with a good signature say, by their hash; the latest used last."""
 
     def verify(self, token: str, now_s: float) -> tuple[Identity, Grants]:
         """Whose it is and what it allows; ``now_s`` counts from 1970.  Raises BadToken."""
-        claims = self._claims(token)
+        claims = self._remembered_claims(token)
         audience = [claims.aud] if isinstance(claims.aud, str) else claims.aud
-        if claims.iss != self.issuer:
+        if claims.iss != self._issuer:
             raise BadToken("the token is from another issuer")
-        if self.service not in audience:
+        if self._service not in audience:
             raise BadToken("the token is for another service")
-        if not math.isfinite(claims.exp) or claims.exp + self.leeway_s <= now_s:
+        if not now_s < claims.exp + self._leeway_s:
             raise BadToken("the token has expired")
-        if claims.nbf is not None and not claims.nbf - self.leeway_s <= now_s:
+        if claims.nbf is not None and not claims.nbf - self._leeway_s <= now_s:
             raise BadToken("the token is not valid yet")
         if claims.sub.startswith("@"):
             raise BadToken("the token's subject looks like a group")
         return Identity(claims.sub), _grants(claims.access or [])
 
-    def _claims(self, token: str) -> _Claims:
+    def _remembered_claims(self, token: str) -> _Claims:
+        """A client shows one token dozens of times; its signature is looked at once."""
         if len(token) > TOKEN_CHARACTERS_MAX:
             raise BadToken("the token is too long")
+        key = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        claims = self._verified.get(key)
+        if claims is None:
+            claims = self._verified[key] = self._claims(token)
+            if len(self._verified) > REMEMBERED_MAX:
+                self._verified.popitem(last=False)
+        self._verified.move_to_end(key)
+        return claims
+
+    def _claims(self, token: str) -> _Claims:
         try:
             header = _verifier.get_unverified_header(token)
             payload = self._signed_payload(token, header)
@@ -98,7 +114,7 @@ class Trust:
         """The payload, if one of our keys signed it."""
         if not _OWN_KEYS.isdisjoint(header):
             raise BadToken("the token's header brings a key of its own, or an extension")
-        for key in candidates(self.keys, header.get("alg"), header.get("kid")):
+        for key in candidates(self._keys, header.get("alg"), header.get("kid")):
             try:
                 payload = _verifier.decode(token, key.public, algorithms=[key.algorithm])
             except jwt.InvalidSignatureError:

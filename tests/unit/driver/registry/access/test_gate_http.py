@@ -15,6 +15,9 @@ import pytest
 
 from fabric.driver.registry.access.htpasswd import PasswordFile
 from fabric.driver.registry.access.load import load_access
+from fabric.driver.registry.names import name_path
+from fabric.driver.registry.repositories import Repositories
+from fabric.wire.messages import PutOperation
 from tests.unit.driver.registry.access.access_world import (
     REALM,
     SERVICE,
@@ -206,6 +209,27 @@ async def test_the_catalog_shows_what_may_be_pulled_page_by_page(tmp_path: Path)
         assert await catalog(BOB, "?n=1&last=public") == (["shared"], "")
         assert await catalog(BOB, "?n=2") == (["public", "shared"], "")
         assert await catalog(BOB, "?n=0") == ([], "")
+
+
+@asynchronous
+async def test_the_catalog_looks_on_until_a_page_is_full() -> None:
+    store = MemoryStore()
+    for start in range(0, 2600, 200):
+        names = [f"hidden/{number:04}" for number in range(start, start + 200)]
+        store.run([PutOperation(name_path(name), []) for name in names])
+    store.run([PutOperation(name_path(name), []) for name in ("a", "hidden/1500x", "z1", "z2")])
+    seen = Repositories(store)
+
+    async def page(count: int, last: str) -> tuple[list[str], bool]:
+        found = await seen.catalog(
+            count, last, lambda name: not name.startswith("hidden/") or name[-1] == "x"
+        )
+        return list(found.names), found.more
+
+    assert await page(2, "") == (["a", "hidden/1500x"], True)
+    assert await page(2, "hidden/1500x") == (["z1", "z2"], False)
+    assert await page(1, "hidden/1500x") == (["z1"], True)
+    assert await page(4, "") == (["a", "hidden/1500x", "z1", "z2"], False)
 
 
 @asynchronous

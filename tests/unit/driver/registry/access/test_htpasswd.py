@@ -37,6 +37,12 @@ def test_72_bytes_are_a_password_and_73_are_none() -> None:
     assert not file.verify("user-0", b"a" * 72 + b"different")
 
 
+def test_what_stands_in_for_an_unusable_password_is_none_itself() -> None:
+    file = parse_htpasswd(file_of(b"x"))
+    assert file.verify("user-0", b"x")
+    assert not file.verify("user-0", b"y" * 73)
+
+
 def test_a_nul_ends_no_password() -> None:
     file = parse_htpasswd(file_of(b"secret"))
     assert not file.verify("user-0", b"secret\0more")

@@ -9,6 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
+from fabric.driver.registry.access import tokens
 from fabric.driver.registry.access.policy import Identity, Right
 from fabric.driver.registry.access.token_keys import BadKeys, parse_keys
 from fabric.driver.registry.access.tokens import BadToken, Trust
@@ -90,6 +91,32 @@ def test_clocks_may_differ_by_the_leeway() -> None:
 
 def test_certificates_in_the_header_are_passed_over() -> None:
     trust().verify(sign(claims(NOW_S), x5c=["MIIB"]), NOW_S)
+
+
+def test_a_remembered_token_still_ends_and_its_signature_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+    real = Trust._claims
+    monkeypatch.setattr(Trust, "_claims", lambda self, token: (looked.append(token), real(self, token))[1])
+    server, token = trust(), sign(claims(NOW_S))
+    for _ in range(3):
+        server.verify(token, NOW_S)
+    assert looked == [token]
+    with pytest.raises(BadToken, match="expired"):
+        server.verify(token, NOW_S + 400)
+    for _ in range(2):
+        with pytest.raises(BadToken, match="no key"):
+            server.verify(sign(claims(NOW_S), key=STRANGER), NOW_S)
+    assert len(looked) == 3, "what is bad is not remembered"
+
+
+def test_a_bounded_number_of_tokens_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "REMEMBERED_MAX", 3)
+    server = trust()
+    for number in range(10):
+        server.verify(sign(claims(NOW_S, jti=f"{number}")), NOW_S)
+    assert len(server._verified) == 3
 
 
 # --- security case 6 ------------------------------------------------------------------------------
