@@ -10,14 +10,16 @@ from time import monotonic
 
 from bench.engine.figures import Figure, figure
 from bench.errors import BenchError
-from bench.healing.roles import Roles
+from bench.healing.roles import ASK_S, Roles
 from bench.healing.traffic import Traffic, failed, fill, longest_s, p99_s
 from bench.machine import ROOT
 from fabric.errors import FabricError
-from fabric.settings import FRAGMENT_BYTES_MAX, MIB, Settings
+from fabric.node.ask import ask
+from fabric.settings import FRAGMENT_BYTES_MAX, Settings
+from fabric.wire.messages import ListTasks, TaskList
 
 QUIET_S = 4.0
-ADMIN_S = 900.0
+ADMIN_S = 300.0
 EMPTY_S = 180.0
 USED_S = 2.0
 DELETED_S = 60.0
@@ -39,9 +41,8 @@ def drained_group(work: Path, *, total_bytes: int) -> list[Figure]:
             traffic.wait_calls(20)
             traffic.wait_for(QUIET_S)
             started = monotonic()
-            wanted = held + roles.details("chunk-4").written_bytes
             _admin(roles, "group", "drain", "1", "--max-mb-s", f"{MANY:g}")
-            moved_s = roles.wait_empty(lambda: _not_moved(roles, traffic, started, wanted), ADMIN_S)
+            moved_s = roles.wait_empty(lambda: _not_moved(roles), ADMIN_S)
             roles.wait_empty(lambda: _left(roles, 1), EMPTY_S)
             ended = monotonic()
             _admin(roles, "group", "drain", "1", "--wait")  # it says so when it was not done
@@ -116,13 +117,15 @@ def _admin(roles: Roles, *arguments: str) -> object:
     return json.loads(done.stdout)
 
 
-def _not_moved(roles: Roles, traffic: Traffic, since: float, wanted: int) -> str:
-    """What of so many bytes the second group has not been given yet, what clients put aside."""
-    try:
-        given = roles.details("chunk-4").written_bytes - MIB * len(traffic.calls("put", since))
-    except FabricError as error:
-        return error.message
-    return "" if given >= wanted else f"{given} of {wanted} bytes are moved"
+def _not_moved(roles: Roles) -> str:
+    """What the task that drains has still to move.  Raises BenchError when it has failed."""
+    tasks = ask(roles.master, ListTasks(0), ASK_S)
+    assert isinstance(tasks, TaskList)
+    (task,) = [task for task in tasks.tasks if task.kind == "drain-group"]
+    if task.state not in ("running", "done"):
+        raise BenchError(f"draining {task.state}: {task.reason}")
+    moved = task.state == "done" or 0 < task.total <= task.done
+    return "" if moved else f"{task.done} of {task.total} bytes are moved"
 
 
 def _left(roles: Roles, group: int) -> str:
