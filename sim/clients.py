@@ -91,8 +91,12 @@ class Client:
         until: float,
         then: Then,
         uncertain: bool = False,
+        not_again: str = "",
     ) -> list[Effect]:
-        """Ask some proxy, and again while the answer is retryable and there is time."""
+        """Ask some proxy, and again while the answer is retryable and there is time.
+
+        ``not_again``: a code of a retryable answer that is for the caller to deal with.
+        """
         left_s = min(TRY_S, until - self.now)
         if left_s <= 0:
             return then(failed(DeadlineExceeded("the client has no more time")), None, uncertain)
@@ -101,10 +105,10 @@ class Client:
             if not isinstance(answer, Failed):
                 return then(answer, data, uncertain)
             unsure = uncertain or answer.code not in CERTAIN
-            if not answer.retryable or self.now + PAUSE_S >= until:
+            if not answer.retryable or answer.code == not_again or self.now + PAUSE_S >= until:
                 return then(answer, None, unsure)
             pause_s = PAUSE_S * self.rng.uniform(0.5, 4.0)
-            return self.wait(pause_s, lambda: self.ask(make, payload, until, then, unsure))
+            return self.wait(pause_s, lambda: self.ask(make, payload, until, then, unsure, not_again))
 
         endpoint = self.rng.choice(self.proxies)
         deadline_ms = max(1, int(left_s * 1000))

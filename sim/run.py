@@ -8,9 +8,12 @@ import traceback
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import msgspec
 
+from fabric.master import task_kinds
+from fabric.settings import KIB
 from fabric.wire.messages import StartTask
 from sim.checkers import all_checkers
 from sim.cluster import Cluster
@@ -32,6 +35,8 @@ HEAL_S = 90.0
 TASKS_S = 250.0
 """A fragment that could not be moved is tried again after a minute."""
 QUIET_S = 90.0
+SHIFT_BYTES_MIN = 2 * KIB
+"""Groups here hold little: a rebalance must not find them all about equally full."""
 SEARCH_SHARES = (0.04, 0.2)
 """Of runs without and with operators: how many end with a search for orphans, the costliest part."""
 
@@ -91,7 +96,7 @@ class Run:
 
         A role or a job that raises is a bug: its kind is "bug", its text the end of the traceback.
         """
-        with _quietly():
+        with _quietly(), mock.patch.object(task_kinds, "SHIFT_BYTES_MIN", SHIFT_BYTES_MIN):
             try:
                 self.go()
             except Violation as broken:

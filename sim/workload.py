@@ -21,9 +21,7 @@ from fabric.wire.messages import (
     DeleteOperation,
     Failed,
     Found,
-    FragmentData,
     FragmentRef,
-    GetFragment,
     GetObject,
     Listing,
     ListObjects,
@@ -38,6 +36,7 @@ from fabric.wire.messages import (
 )
 from sim.clients import Client
 from sim.process import Built, Process
+from sim.reading import Reading
 from sim.watcher import Violation
 
 if TYPE_CHECKING:
@@ -257,8 +256,6 @@ class Worker(Client):
         state = self.history.paths[path]
         allowed = state.begin_read()
         until = self.now + READ_PATIENCE_S
-        parts: list[bytes] = []
-        fragments: list[FragmentRef] = []
 
         def end(code: str, value: bytes | None) -> list[Effect]:
             state.end_read(allowed)
@@ -272,25 +269,7 @@ class Worker(Client):
             if isinstance(answer, Failed):
                 return end(answer.code, None)
             assert isinstance(answer, ObjectData)
-            parts.append(bytes(data))
-            fragments.extend(answer.fragments[1:])
-            return on_more()
-
-        def on_more() -> list[Effect]:
-            if not fragments:
-                value = b"".join(parts)
-                return end("", value)
-            fragment = fragments.pop(0)
-
-            def on_fragment(answer: Message, data: Any, uncertain: bool) -> list[Effect]:
-                if not isinstance(answer, FragmentData):
-                    return end(answer.code if isinstance(answer, Failed) else "BAD_MESSAGE", None)
-                parts.append(bytes(data))
-                return on_more()
-
-            return self.ask(
-                lambda ms: GetFragment(ms, fragment, 0, fragment.length), None, until, on_fragment
-            )
+            return Reading(self, answer, bytes(data), until, end).go_on()
 
         return self.ask(lambda ms: GetObject(ms, path, 0, 2**40), None, until, on_object)
 

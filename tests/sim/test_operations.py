@@ -25,8 +25,8 @@ class Moves(Watcher):
             self.count += sum(answer.named)
 
 
-def run_of(*kinds: str) -> tuple[Run, Moves]:
-    run, moves = Run(Shape(SEED, kinds, seconds=12.0)), Moves()
+def run_of(*kinds: str, seed: int = SEED) -> tuple[Run, Moves]:
+    run, moves = Run(Shape(seed, kinds, seconds=12.0)), Moves()
     run.world.watchers.add(moves)
     assert run.judged() == ""
     return run, moves
@@ -39,6 +39,13 @@ def test_an_added_group_takes_fragments() -> None:
     assert run.cluster.groups() == [1, 2, group]
     assert all(host.live() for host in run.cluster.members(group))
     assert moves.count == 0
+
+
+def test_a_rebalance_moves_fragments_to_an_added_group() -> None:
+    run, moves = run_of("add group", "audit or rebalance", seed=8)
+
+    assert moves.count > 0
+    assert all(host.live() for host in run.cluster.members(run.cluster.reserve_group))
 
 
 def test_a_drained_group_ends_empty_and_its_fragments_lie_elsewhere() -> None:
