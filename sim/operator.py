@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fabric.errors import Unavailable
 from fabric.node.effects import Effect
 from fabric.wire.codec import failed
-from fabric.wire.messages import Failed, Message, Request, SetServerStatus
+from fabric.wire.messages import Failed, Message, Request, SetServerStatus, StartTask
 from sim.clients import Client
 from sim.hosts import MASTER
 from sim.process import Built, Process
@@ -27,6 +27,8 @@ class Operator(Client):
         super().__init__(rng, [MASTER])
         self.world = world
         self._wishes: dict[str, str] = {}
+        self.ordered: set[str] = set()
+        """Kinds of tasks."""
         self.waiting = 0
         """Orders without an answer."""
 
@@ -62,6 +64,8 @@ class Operator(Client):
         self.waiting += 1
         order = make(0)
         self.world.note("operator", order)
+        if isinstance(order, StartTask):
+            self.ordered.add(order.kind)
 
         def on_answer(answer: Message, data: Any, uncertain: bool) -> list[Effect]:
             self.waiting -= 1

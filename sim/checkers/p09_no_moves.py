@@ -1,22 +1,27 @@
 """P9: adding a group moves no data.
 
-Groups are formed while others serve already, so: no server ever reads from one of another group.  What an
-operator moves from group to group is carried by proxies.
+Groups are formed while others serve already, so: no server ever reads from one of another group, and no
+proxy carries a fragment from group to group unless an operator has ordered that something moves.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fabric.wire.messages import ListBucket, ListBuckets, Message, ReadFragment, StoreFragment
+from fabric.wire.messages import ListBucket, ListBuckets, Message, ReadFragment, Relocate, StoreFragment
 from sim.process import Process
 from sim.watcher import Violation, Watcher
+
+_MOVING = {"drain-group", "rebalance"}
+"""Tasks that move fragments to other groups."""
 
 
 class NoMoves(Watcher):
     """Watches the traffic between chunk servers."""
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        if isinstance(message, Relocate) and not _MOVING & self.cluster.operator.ordered:
+            raise Violation("P9", f"{source.name} moves what nobody wants moved: {message}")
         if source.kind != "chunk" or target.kind != "chunk":
             return
         if not isinstance(message, ReadFragment | ListBuckets | ListBucket | StoreFragment):
