@@ -92,6 +92,11 @@ TYPES = [
     ({}, OCI_MANIFEST + "; charset=utf-8", OCI_MANIFEST),
     ({}, OCI_MANIFEST.upper(), OCI_MANIFEST),
     ({}, "", OCI_MANIFEST),
+    (
+        {"mediaType": "application/vnd.Some.Thing+JSON"},
+        "application/vnd.some.thing+json",
+        "application/vnd.Some.Thing+JSON",
+    ),
     ({"mediaType": None}, OCI_MANIFEST, None),
     ({}, OCI_INDEX, None),
     ({}, "application/json", None),
