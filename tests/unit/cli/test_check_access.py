@@ -63,7 +63,7 @@ def test_what_no_rule_is_about(tmp_path: Path) -> None:
     nothing = check(write(tmp_path, "rules = []"), "--on", "a", "--do", "pull")
     assert nothing.exit_code == 1
     assert nothing.stdout == "no: somebody without a login may do nothing on a (no rule is about both)\n"
-    everything = check(write(tmp_path, TOKENS, keys=jwks()), "--on a", "--do", "delete", "--as", "x")
+    everything = check(write(tmp_path, TOKENS, keys=jwks()), "--on", "a", "--do", "delete", "--as", "x")
     assert everything.exit_code == 0
     assert "there are no rules; the token must allow it too" in everything.stdout
 
