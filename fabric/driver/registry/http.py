@@ -34,6 +34,9 @@ from fabric.settings import KIB, Settings
 READ_BUFFER_BYTES = 256 * KIB
 """Bytes of a body that wait in memory before the socket is left unread."""
 
+HEADER_BYTES_MAX = 20 * KIB
+"""Of one header: a token for many repositories is long."""
+
 IDLE_TIMEOUT_S = 75.0
 """A connection without a complete request head for so long is closed."""
 
@@ -116,6 +119,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         keepalive_timeout=IDLE_TIMEOUT_S,
         read_bufsize=READ_BUFFER_BYTES,
+        max_field_size=HEADER_BYTES_MAX,
         auto_decompress=False,
         lingering_time=LINGER_S,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,

@@ -33,12 +33,13 @@ class Repositories:
         learns nothing of them.
         """
         seen: list[str] = []
+        limit = min(count + 1, LIST_LIMIT_MAX) if count else 0
         while True:
-            page = await self._page(NAMES_PREFIX, LIST_LIMIT_MAX if count else 0, last)
+            page = await self._page(NAMES_PREFIX, limit, last)
             seen += [name for name in page.names if may_see(name)]
             if len(seen) > count or not page.more:
                 return NamesPage(seen[:count], more=bool(count) and len(seen) > count)
-            last = page.names[-1]
+            last, limit = page.names[-1], LIST_LIMIT_MAX
 
     async def tags(self, name: str, count: int, last: str) -> NamesPage:
         """Up to ``count`` tags after ``last``.  Raises RegistryError NAME_UNKNOWN."""

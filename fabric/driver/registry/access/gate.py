@@ -24,6 +24,7 @@ from fabric.driver.registry.access.logins import Logins
 from fabric.driver.registry.access.policy import ANYBODY, Client, Identity
 from fabric.driver.registry.access.requirements import need_of, read_only, refusal
 from fabric.driver.registry.access.tag_guard import TagGuard
+from fabric.driver.registry.errors import RegistryError
 from fabric.driver.registry.routes import Endpoint, Route
 
 _CLIENT: web.RequestKey[Client] = web.RequestKey("client", Client)
@@ -88,7 +89,11 @@ class Gate:
         if access.is_open or route.endpoint is Endpoint.HEALTH:
             return nullcontext()
         address = request.remote or "unknown"
-        client = await self._identify(access, request, route, address)
+        try:
+            client = await self._identify(access, request, route, address)
+        except RegistryError:
+            access.limits.request(f"address {address}", time.monotonic())
+            raise
         who = f"user {client.identity.user}" if client.identity.user else f"address {address}"
         place = access.limits.request(who, time.monotonic())
         refused = refusal(client, need_of(request.method, route), access.challenger)

@@ -387,6 +387,17 @@ async def test_a_rate_is_counted_by_user(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_who_shows_nothing_or_something_bad_is_counted_by_address(tmp_path: Path) -> None:
+    text = TOKENS + "\n[limits]\nrequests_per_s = 0.01\nburst = 3"
+    async with guarded(tmp_path, text, keys=jwks()) as registry:
+        bad = bearer(sign(claims(time.time()), key=STRANGER))
+        answers = [await registry.call("GET", "/v2/", headers=headers) for headers in ({}, bad, bad, bad, {})]
+        assert [answer.status for answer in answers] == [401, 401, 401, 429, 429]
+        good = bearer(sign(claims(time.time())))
+        assert (await registry.call("GET", "/v2/", headers=good)).status == 200
+
+
+@asynchronous
 async def test_so_many_requests_at_once(tmp_path: Path) -> None:
     text = "[limits]\nconcurrent_max = 2"
     async with guarded(tmp_path, text) as registry:
@@ -556,6 +567,16 @@ async def test_a_good_token_does_what_it_says_and_no_more(tmp_path: Path) -> Non
         headers = bearer(sign(claims(time.time(), access=access)))
         answer = await registry.call("GET", "/v2/_catalog", headers=headers)
         assert answer.json["repositories"] == ["app"]
+
+
+@asynchronous
+async def test_a_token_for_many_repositories_is_long(tmp_path: Path) -> None:
+    access = [{"type": "repository", "name": f"app-{n}", "actions": ["pull"]} for n in range(170)]
+    token = sign(claims(time.time(), access=access))
+    assert 12_000 < len(token) < 16_000
+    async with guarded(tmp_path, TOKENS, keys=jwks()) as registry:
+        answer = await registry.call("GET", "/v2/app-169/tags/list", headers=bearer(token))
+        refused(404, "NAME_UNKNOWN", answer)
 
 
 @asynchronous
