@@ -36,7 +36,7 @@ from tests.unit.driver.registry.world import (
 REPOSITORIES = ("app", "app/sub", "other")
 TAGS = ("v1", "latest")
 LAYERS = (b"base", b"tools", b"code", b"data")
-SEEDS = range(int(os.environ.get("FABRIC_RACES", "40")))
+SEEDS = range(int(os.environ.get("FABRIC_RACES", "12")))
 
 
 class Actors:

@@ -286,12 +286,14 @@ class Books:
         """Whatever nobody needs and is still there, once nothing can be restored any more."""
         owned = {digest for _, digest in self.links}
         found = [f"bytes {digest}" for digest in self.bytes - owned]
-        used = {
-            (name, other)
-            for (name, digest), letters in self.links.items()
-            if letters == "m"
-            for other in self.references(digest)
-        }
+        used: set[tuple[str, str]] = set()
+        living = [key for key, ways in self.links.items() if ways == "m"]
+        while living:
+            name, digest = living.pop()
+            needed = {(name, other) for other in self.references(digest)} - used
+            used |= needed
+            # What was deleted and is still referenced keeps what it references.
+            living += [key for key in needed if self.links.get(key, "") == "M"]
         found += [
             f"{letters} {key}" for key, letters in self.links.items() if letters != "m" and key not in used
         ]
@@ -300,7 +302,8 @@ class Books:
         found += [path for path in self._store.paths("owners/") if not self._is_owner(path)]
         for path in self._store.paths("repositories/"):
             name, is_use, rest = path.removeprefix("repositories/").partition("/_uses/")
-            if is_use and "m" not in self.links.get((name, ":".join(rest.split("/")[2:])), ""):
+            user = (name, ":".join(rest.split("/")[2:]))
+            if is_use and "m" not in self.links.get(user, "") and user not in used:
                 found.append(path)
         return found
 
