@@ -7,7 +7,7 @@ give anybody's layers away.
 from __future__ import annotations
 
 from fabric.driver.object_store import ObjectReader, ObjectStore
-from fabric.driver.registry.bookkeeping import LEAVING, Stamper, linking_blob, trashing
+from fabric.driver.registry.bookkeeping import LEAVING, Stamper, linking_blob, owner_path, trashing
 from fabric.driver.registry.errors import blob_unknown
 from fabric.driver.registry.names import Digest, blob_link_path, blob_path
 from fabric.errors import Internal, NotFound, Precondition, Unavailable
@@ -15,6 +15,9 @@ from fabric.wire.messages import CheckOperation
 
 MUST_EXIST = -1
 """The generation that a ``CheckOperation`` names to say so."""
+
+OWNERS_MAX = 100
+"""Repositories that are looked at for a blob which a client wants mounted from anywhere."""
 
 _ATTEMPTS_MAX = 8
 
@@ -74,6 +77,12 @@ class Blobs:
         except (NotFound, Precondition):
             return False
         return True
+
+    async def owners(self, digest: Digest) -> list[str]:
+        """Some repositories, by name, that link a blob or have it in their trash; at most a page."""
+        prefix = owner_path(digest, "blob", "")
+        listing = await self._store.list(prefix, limit=OWNERS_MAX)
+        return [info.path.removeprefix(prefix) for info in listing.objects]
 
     async def delete(self, name: str, digest: Digest, who: str) -> None:
         """Move the link to the trash; the bytes stay while any link or trash has them.

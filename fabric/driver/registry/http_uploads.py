@@ -20,10 +20,7 @@ async def start(service: Service, request: web.Request, route: Route) -> web.Str
     query, user = request.query, user_of(request)
     if "mount" in query:
         mounted = parse_digest(query["mount"])
-        source = repository_name(query["from"]) if query.get("from") else ""
-        # Of a repository that the client may not pull from it learns nothing, not even by a mount.
-        is_allowed = bool(source) and client_of(request).may(Right.PULL, source)
-        if is_allowed and await service.blobs.mount(route.name, mounted, source):
+        if await _mount(service, request, route.name, mounted, query.get("from", "")):
             return blob_created(route.name, mounted)
         return _accepted(await service.uploads.start(route.name, mounted.algorithm, user))
     if "digest" in query:
@@ -37,6 +34,19 @@ async def start(service: Service, request: web.Request, route: Route) -> web.Str
     if algorithm not in HEX_DIGITS:
         raise digest_invalid(f"digest-algorithm is not one of {', '.join(HEX_DIGITS)}", algorithm)
     return _accepted(await service.uploads.start(route.name, algorithm, user))
+
+
+async def _mount(service: Service, request: web.Request, name: str, digest: Digest, source: str) -> bool:
+    """Link a blob of ``source``, or of any repository when that is empty; False when it cannot be.
+
+    Of a repository that the client may not pull from it learns nothing, not even by a mount.
+    """
+    may = client_of(request).may
+    sources = [repository_name(source)] if source else await service.blobs.owners(digest)
+    for one in sources:
+        if may(Right.PULL, one) and await service.blobs.mount(name, digest, one):
+            return True
+    return False
 
 
 async def append(service: Service, request: web.Request, route: Route) -> web.StreamResponse:

@@ -529,7 +529,23 @@ async def test_mount() -> None:
         assert client.store.paths("uploads/") == []
 
 
-@pytest.mark.parametrize("source", ["", "&from=library/other", "&from=app"])
+@asynchronous
+async def test_a_mount_from_anywhere_finds_a_repository_that_has_the_blob() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(DATA, "library/base")
+        await client.push_blob(DATA, "another")
+        await client.call("DELETE", f"/v2/another/blobs/{digest}")
+        for query in (f"?mount={digest}", f"?mount={digest}&from="):
+            mounted = await client.call("POST", f"/v2/app/blobs/uploads/{query}")
+            assert (mounted.status, mounted.headers["Location"]) == (201, f"/v2/app/blobs/{digest}")
+        assert (await client.call("GET", f"/v2/app/blobs/{digest}")).body == DATA
+        await client.call("DELETE", f"/v2/app/blobs/{digest}")
+        await client.call("DELETE", f"/v2/library/base/blobs/{digest}")
+        gone = await client.call("POST", f"/v2/app/blobs/uploads/?mount={digest}")
+        assert gone.status == 202, "those that have it have it in their trash"
+
+
+@pytest.mark.parametrize("source", ["&from=library/other", "&from=app"])
 @asynchronous
 async def test_a_mount_that_is_not_possible_begins_an_upload(source: str) -> None:
     async with registry() as client:

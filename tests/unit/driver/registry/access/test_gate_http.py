@@ -261,12 +261,15 @@ async def test_security_case_04_a_mount_without_pull_at_its_source_is_like_an_ab
         hidden = await mount(layer, "alices/app", BOB)
         nothing = await mount(absent, "alices/app", BOB)
         nowhere = await mount(layer, "alices/ppa", BOB)
-        assert [each.status for each in (hidden, nothing, nowhere)] == [202, 202, 202]
-        assert set(hidden.headers) == set(nothing.headers) == set(nowhere.headers)
+        anywhere = await mount(layer, "", BOB)
+        answers = [hidden, nothing, nowhere, anywhere]
+        assert [each.status for each in answers] == [202] * 4
+        assert all(set(each.headers) == set(hidden.headers) for each in answers)
         # What is not linked here is not here, though its bytes are.
         refused(404, "BLOB_UNKNOWN", await registry.call("GET", f"/v2/shared/blobs/{layer}", headers=BOB))
 
-        assert (await mount(layer, "alices/app", ALICE)).status == 201
+        for source in ("", "alices/app"):
+            assert (await mount(layer, source, ALICE)).status == 201
         assert (await registry.call("GET", f"/v2/shared/blobs/{layer}", headers=BOB)).body == b"layer"
 
 
