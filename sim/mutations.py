@@ -1,4 +1,4 @@
-"""Ten ways to break the fabric on purpose: each must be caught, or the checkers prove nothing.
+"""Ways to break the fabric on purpose: each must be caught, or the checkers prove nothing.
 
 A mutation replaces a piece of real code for as long as it lasts.  ``seeds`` is how many seeds, from 1 on, it
 may take to be caught.
@@ -19,6 +19,7 @@ from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import CompareDone, CompareJob, StoreItem
 from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
 from fabric.chunk.standing import Standing
+from fabric.master.catalog import Catalog
 from fabric.master.deletion import Deletion
 from fabric.master.fids import FidLeases
 from fabric.master.groups import Groups
@@ -103,6 +104,13 @@ def _expand_to_nothing(self: Deletion, delta: Any, now: float) -> Any:
 _expand = Deletion.expand
 
 
+def _relocate_and_deny(self: Catalog, delta: Any, moved: Any, now: float) -> Any:
+    return msgspec.structs.replace(_relocate(self, delta, moved, now), named=[False] * len(moved))
+
+
+_relocate = Catalog.relocate
+
+
 def _resurrecting(self: Engine, job: CompareJob) -> CompareDone:
     done = _compare(self, job)
     dead = set(done.dead)
@@ -148,9 +156,9 @@ MUTATIONS = [
     Mutation(
         "no epoch check",
         [(Standing, "refusal", _refusal_without_epoch)],
-        40,
+        15,
         ("P6",),
-        ("read-only",),
+        ("read-only", "kill chunk"),
     ),
     Mutation(
         "reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 10, ("P3",), _KILLS
@@ -174,6 +182,27 @@ MUTATIONS = [
         [(Engine, "_compare", _resurrecting), (writer.Writer, "_plan", _write_over_tombstones)],
         20,
         ("P6",),
+    ),
+    Mutation(
+        "free what a commit may still name",
+        [(FidLeases, "move_horizon", lambda self, delta, now: self.high_water)],
+        5,
+        ("P1", "P4", "P6", "P7"),
+        ("audit or rebalance",),
+    ),
+    Mutation(
+        "find no orphans",
+        [(FidLeases, "move_horizon", lambda self, delta, now: 0)],
+        5,
+        ("P10",),
+        ("kill client", "kill mid-commit", "audit or rebalance"),
+    ),
+    Mutation(
+        "deny a move that was made",
+        [(Catalog, "relocate", _relocate_and_deny)],
+        5,
+        ("P1", "P4", "P6", "P7"),
+        ("drain group",),
     ),
     Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 5, ("P6", "P10")),
 ]

@@ -43,7 +43,8 @@ class Operator(Client):
         wish = self._wishes[server]
 
         def then(answer: Message) -> None:
-            if self._wishes[server] == wish:
+            is_lost = isinstance(answer, Failed) and answer.retryable
+            if self._wishes[server] == wish and not is_lost:
                 del self._wishes[server]
             else:
                 self._ask_status(server)
