@@ -16,12 +16,6 @@ from fabric.driver.registry.routes import Endpoint, Route
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-_ANOTHER_RIGHT = {
-    ("DELETE", Endpoint.MANIFEST): Right.DELETE,
-    ("DELETE", Endpoint.BLOB): Right.DELETE,
-}
-"""Everything else that writes needs push; giving up one's own upload too."""
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -45,14 +39,20 @@ class Need:
 
 
 def need_of(method: str, route: Route) -> Need:
-    """What a request needs by its method and its path."""
+    """What a request needs by its method and its path.
+
+    Whatever is not known to be otherwise is about a repository: a new endpoint without one fails here.
+    """
+    if route.endpoint in (Endpoint.BASE, Endpoint.HEALTH):
+        return Need()
     if route.endpoint is Endpoint.CATALOG:
         return Need(catalog=True)
-    if not route.name:
-        return Need()
+    assert route.name, f"nobody has said who may do {route.endpoint}"
     if method not in WRITES:
         return Need(route.name, Right.PULL)
-    return Need(route.name, _ANOTHER_RIGHT.get((method, route.endpoint), Right.PUSH))
+    # An upload that is given up is one's own.
+    is_deletion = method == "DELETE" and route.endpoint is not Endpoint.UPLOAD
+    return Need(route.name, Right.DELETE if is_deletion else Right.PUSH)
 
 
 def refusal(client: Client, need: Need, challenger: Challenger) -> RegistryError | None:

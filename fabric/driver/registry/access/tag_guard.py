@@ -60,14 +60,13 @@ class TagGuard:
         try:
             current = await self._store.stat(operation.path)
         except NotFound:
-            return msgspec.structs.replace(operation, if_generation=0)
+            return _bound(operation, 0)
         if operation.digest != current.digest:
             _, tag = tag_of_path(operation.path)
             detail = {"tag": tag, "digest": current.digest}
             raise RegistryError(409, "DENIED", f"the tag {tag} is immutable and already set", detail)
-        return msgspec.structs.replace(
-            operation, attributes=current.attributes, if_generation=current.generation
-        )
+        same = msgspec.structs.replace(operation, attributes=current.attributes)
+        return _bound(same, current.generation)
 
     async def _delete(self, operation: DeleteOperation) -> DeleteOperation:
         try:
@@ -120,6 +119,13 @@ class TagGuard:
     async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
         """As the store's."""
         return await self._store.list(prefix, delimiter=delimiter, after=after, limit=limit)
+
+
+def _bound(operation: PutOperation, generation: int) -> PutOperation:
+    """The step on condition that nothing changes meanwhile; a condition that it has already is no weaker."""
+    if operation.if_generation != -1:
+        return operation
+    return msgspec.structs.replace(operation, if_generation=generation)
 
 
 def tag_of_path(path: str) -> tuple[str, str]:

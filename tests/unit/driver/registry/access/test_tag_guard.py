@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from fabric.driver.registry.access.tag_guard import TagGuard, tag_of_path
@@ -48,6 +49,18 @@ async def test_it_is_set_once_and_again_to_the_same() -> None:
     assert (refused.value.status, refused.value.code) == (409, "DENIED")
     assert (await store.stat(TAG)).digest == "d1"
     assert store.paths("names/") == []
+
+
+@asynchronous
+async def test_a_condition_of_its_own_stays() -> None:
+    store = MemoryStore()
+    await guard(store).commit([put("d1")])
+    for generation in (0, 999):
+        conditional = msgspec.structs.replace(put("d1"), if_generation=generation)
+        with pytest.raises(Precondition):
+            await guard(store).commit([conditional])
+    with pytest.raises(Precondition):
+        await guard(MemoryStore()).commit([msgspec.structs.replace(put("d1"), if_generation=7)])
 
 
 @asynchronous
