@@ -23,7 +23,7 @@ from bench.healing.returning import returning_server
 from bench.healing.topology import added_group, drained_group
 from bench.machine import ROOT, Machine, Revision, machine, revision
 from fabric.errors import FabricError
-from fabric.settings import GIB, MIB
+from fabric.settings import GIB, MIB, Settings
 
 WIDTH_OF_FILES = 180
 RESULTS = ROOT / "bench" / "results"
@@ -46,9 +46,11 @@ def cases(work: Path, quick: bool, runs: int) -> dict[str, Callable[[], list[Fig
     large_bytes = 64 * MIB if quick else 2 * GIB
     return {
         "kill": lambda: killed_server(work, runs=runs, away_s=5.0 if quick else 7.0),
-        "return": lambda: returning_server(work, runs=runs, count=600 if quick else 10_000),
+        "return": lambda: returning_server(work, runs=runs, count=200 if quick else 10_000),
         "rebuild": lambda: empty_disk(work, runs=runs, total_bytes=large_bytes),
-        "drain": lambda: drained_group(work, total_bytes=large_bytes),
+        "drain": lambda: drained_group(
+            work, total_bytes=large_bytes, grace_s=2.0 if quick else Settings().delete_grace_s
+        ),
         "add": lambda: added_group(work, runs=runs, total_bytes=64 * MIB if quick else 256 * MIB),
     }
 

@@ -24,7 +24,7 @@ from fabric.settings import KIB
 from fabric.wire.messages import DeleteOperation
 
 SERVER, PEER, OTHER = "chunk-1", "chunk-2", "chunk-4"
-DELETED = 500
+DELETED = 100
 
 
 class _Absence(NamedTuple):

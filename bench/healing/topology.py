@@ -15,7 +15,7 @@ from bench.healing.traffic import Traffic, failed, fill, longest_s, p99_s
 from bench.machine import ROOT
 from fabric.errors import FabricError
 from fabric.node.ask import ask
-from fabric.settings import FRAGMENT_BYTES_MAX, Settings
+from fabric.settings import FRAGMENT_BYTES_MAX
 from fabric.wire.messages import ListTasks, TaskList
 
 QUIET_S = 4.0
@@ -28,9 +28,12 @@ MANY = 1e6
 """Megabytes a second: as fast as it can."""
 
 
-def drained_group(work: Path, *, total_bytes: int) -> list[Figure]:
-    """Fill the only group with so much, let there be a second one, drain the first under load."""
-    with Roles(work / "drain") as roles:
+def drained_group(work: Path, *, total_bytes: int, grace_s: float) -> list[Figure]:
+    """Fill the only group with so much, let there be a second one, drain the first under load.
+
+    ``grace_s``: readers of what was moved have so long to finish.
+    """
+    with Roles(work / "drain", f"delete_grace_s = {grace_s:.1f}") as roles:
         roles.start_all(groups=1)
         names = fill(roles.proxy, "filled", total_bytes // FRAGMENT_BYTES_MAX, FRAGMENT_BYTES_MAX)
         roles.start_group(2)
@@ -58,7 +61,7 @@ def drained_group(work: Path, *, total_bytes: int) -> list[Figure]:
             "s",
             target=moved_s + DELETED_S,
             at_least=False,
-            beside=f"readers of what was moved have {Settings().delete_grace_s:g} s to finish",
+            beside=f"readers of what was moved have {grace_s:g} s to finish",
         ),
         figure(
             "drain: p99 of gets over before",
