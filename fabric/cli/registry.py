@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "gc": "fabric.cli.registry_gc:command",
     "history": "fabric.cli.registry_undelete:history",
     "restore": "fabric.cli.registry_undelete:restore",
+    "retention": "fabric.cli.registry_retention:command",
     "trash": "fabric.cli.registry_undelete:trash",
 }
 """Commands about a registry's content, and where each is."""

@@ -17,7 +17,9 @@ from fabric.cli.output import reported_errors
 
 if TYPE_CHECKING:
     from fabric.driver.fabric_store import FabricStore
+    from fabric.driver.object_store import ObjectStore
     from fabric.driver.registry.bookkeeping import Stamper
+    from fabric.driver.registry.manifest_store import ManifestStore
     from fabric.driver.registry.undelete import Undelete
     from fabric.settings import Settings
 
@@ -73,14 +75,18 @@ def stamper() -> Stamper:
     return Stamper(lambda: time.time_ns() // 1_000_000, lambda: secrets.token_hex(16))
 
 
+def manifests_over(store: ObjectStore, settings: Settings) -> ManifestStore:
+    """The manifests and tags in a store."""
+    from fabric.driver.registry.manifest_store import ManifestStore
+
+    return ManifestStore(store, settings.manifest_bytes_max, stamper())
+
+
 def undelete_over(store: FabricStore, settings: Settings) -> Undelete:
     """What lists and restores."""
-    from fabric.driver.registry.manifest_store import ManifestStore
     from fabric.driver.registry.undelete import Undelete
 
-    stamps = stamper()
-    manifests = ManifestStore(store, settings.manifest_bytes_max, stamps)
-    return Undelete(store, manifests, stamps, settings.manifest_bytes_max)
+    return Undelete(store, manifests_over(store, settings), stamper(), settings.manifest_bytes_max)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]

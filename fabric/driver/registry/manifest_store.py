@@ -206,6 +206,13 @@ class ManifestStore:
                 continue
         raise Unavailable(f"tag {tag} of {name} is changed by others again and again")
 
+    async def delete_tag_at(self, name: str, tag: str, generation: int, who: str) -> None:
+        """Delete the tag as it was seen.  Raises NotFound or Precondition when it has changed since."""
+        stamp = self._stamper.stamp(who)
+        await self._store.commit(
+            [DeleteOperation(tag_path(name, tag), generation), *recording(name, tag, DELETED, None, stamp)]
+        )
+
     async def delete(self, name: str, digest: Digest, who: str = ANONYMOUS) -> None:
         """Delete the manifest and all tags that name it.  Raises RegistryError MANIFEST_UNKNOWN.
 

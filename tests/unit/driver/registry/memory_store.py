@@ -34,6 +34,7 @@ class Entry:
     digest: str = ""
     attributes: Mapping[str, str] | None = None
     immutable: bool = False
+    created_at_ms: int = 0
 
     @property
     def size(self) -> int:
@@ -90,6 +91,8 @@ class MemoryStore:
         self.entries: dict[str, Entry] = {}
         self.calls: Counter[str] = Counter()
         self.commits: list[list[AnyOperation]] = []
+        self.now_ms = 0
+        """The master's wall clock."""
         self._bytes: dict[int, bytes] = {}
         self._failures: dict[str, list[FabricError | None]] = {}
         self._counter = 0
@@ -214,7 +217,7 @@ class MemoryStore:
                 self._counter += 1
                 entry = Entry(
                     tuple(operation.fragments), self._counter, self._counter, operation.digest,
-                    dict(operation.attributes), operation.immutable,
+                    dict(operation.attributes), operation.immutable, self.now_ms,
                 )  # fmt: skip
                 return self._write(operation.path, entry)
             case AppendOperation():
@@ -272,7 +275,7 @@ class MemoryStore:
     def _info(self, path: str) -> ObjectInfo:
         entry = self._entry(path)
         return ObjectInfo(
-            path, entry.size, entry.generation, entry.object_id, entry.digest, 0,
+            path, entry.size, entry.generation, entry.object_id, entry.digest, entry.created_at_ms,
             dict(entry.attributes or {}), entry.immutable,
         )  # fmt: skip
 

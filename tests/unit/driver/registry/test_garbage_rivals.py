@@ -141,6 +141,11 @@ async def a_restoration_of_a_tag(process: Process) -> None:
         assert error.code in ("MANIFEST_UNKNOWN", "MANIFEST_BLOB_UNKNOWN")
 
 
+async def a_restoration_and_a_deletion(process: Process) -> None:
+    await a_restoration(process)
+    await a_deletion(process)
+
+
 DEEDS: list[Deed] = [
     a_pass, two_passes, an_upload, an_upload_elsewhere, a_mount, a_push, a_bold_push, a_push_of_an_index,
     a_deletion, a_restoration, a_restoration_of_a_tag,
@@ -231,3 +236,20 @@ def test_the_same_with_manifests_that_do_not_fit_a_commit(
     monkeypatch.setattr(references, "BATCH_MAX", 1)
     monkeypatch.setattr(purge, "_EVENTS_PER_COMMIT", 2)
     play_all(scene, main, AT_ONCE)
+
+
+def test_what_is_restored_and_deleted_again_while_it_is_purged_is_kept_once_more() -> None:
+    policy = Policy(grace_s=0, undelete_s=100, untagged_after_s=-1, upload_idle_s=1000)
+    at, is_at_end = 1, False
+    while not is_at_end:
+        store, clock = MemoryStore(), Clock()
+        quiet = Process(store, clock, policy)
+        run(quiet.garbage.run())
+        run(deleted(quiet))
+        clock.advance(101)
+        stepped = SteppedStore(store, at, lambda quiet=quiet: a_restoration_and_a_deletion(quiet))  # type: ignore[misc]
+        run(a_pass(Process(stepped, clock, policy)))
+        run(quiet.collect(passes=5))
+        assert Books(store).damage() == [], f"at step {at}"
+        is_at_end = stepped.calls < at
+        at += 1
