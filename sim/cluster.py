@@ -31,7 +31,7 @@ def small_settings(rng: random.Random) -> Settings:
         reserve_bytes=16 * KIB,
         checkpoint_bytes=rng.choice([4, 16, 1024]) * KIB,
         scrub_interval_s=15.0,
-        audit_interval_s=rng.choice([20.0, *[900.0] * 15]),
+        audit_interval_s=rng.choice([20.0, *[900.0] * 31]),
         compaction_garbage_ratio=rng.choice([0.05, 0.3]),
         min_write_replicas=rng.choice([0, 0, 2]),
         tombstone_keep_s=rng.choice([20.0, 60.0]),

@@ -1,7 +1,8 @@
 """Damage to what lies on a chunk server's disk: bits that flip, blocks in the wrong place, lost sectors.
 
-Only where the keeper of the group holds the fragment too.  Another one was never acknowledged; if it rots
-before it was copied nobody has it, and that is nobody's fault.
+Not where the keeper of the group lacks the fragment, unless audits are frequent.  Such a one was never
+acknowledged; if it rots before it was copied nobody has it, and its group waits for its members to be equal
+until an audit frees it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sim.hosts import ChunkHost
 
 SECTOR_BYTES = 64
+FREQUENT_AUDIT_S = 30.0
 
 
 def flip_bits(host: ChunkHost, count: int) -> None:
@@ -92,9 +94,13 @@ def _live(host: ChunkHost) -> list[Entry]:
 
 
 def _may_damage(host: ChunkHost, name: str, start: int, end: int) -> bool:
-    """Does the keeper hold every fragment that lies there?"""
-    if host.engine is None or host.keeper is None or not host.process.alive:
+    """Does the keeper hold every fragment that lies there, or will an audit soon find what it lacks?"""
+    if host.engine is None or host.keeper is None:
         return False
+    if not host.process.alive or not host.keeper.process.alive:
+        return False
+    if host.settings.audit_interval_s <= FREQUENT_AUDIT_S:
+        return True
     held = host.keeper.live()
     for fid, entry in host.engine._index.scan():
         if entry.is_tombstone or file_name(entry.file) != name:
