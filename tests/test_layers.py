@@ -67,6 +67,7 @@ SHELLS = {
     "fabric.driver.registry.http_conditions",
     "fabric.driver.registry.http_lists",
     "fabric.driver.registry.http_manifests",
+    "fabric.driver.registry.http_stream",
     "fabric.driver.registry.http_uploads",
     # Access: files, threads for passwords, clocks.
     "fabric.driver.registry.access.load",

@@ -7,10 +7,8 @@ for the whole.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from aiohttp import web
@@ -18,22 +16,16 @@ from aiohttp import web
 from fabric.driver.object_store import Buffer, ObjectReader
 from fabric.driver.registry.byteranges import Layout, lay_out
 from fabric.driver.registry.conditions import entity_tag
-from fabric.driver.registry.errors import RegistryError
 from fabric.driver.registry.http_actor import actor
 from fabric.driver.registry.http_conditions import not_modified
+from fabric.driver.registry.http_stream import send
 from fabric.driver.registry.names import Digest, parse_digest
 from fabric.driver.registry.ranges import ByteRange, download_ranges
 from fabric.driver.registry.routes import Route
 from fabric.driver.registry.service import Service
-from fabric.errors import FabricError
 
 MEDIA_TYPE = "application/octet-stream"
 """Of every blob: what it is stands in the manifest that names it."""
-
-WRITE_BYTES = 256 * 1024
-"""Written at once, and within the stall timeout: what decides how slow a client may be."""
-
-_log = logging.getLogger(__name__)
 
 
 async def get(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
@@ -53,9 +45,7 @@ async def get(service: Service, request: web.Request, route: Route) -> web.Strea
         try:
             await response.prepare(request)
             async with aclosing(_content(service, route.name, digest, layout, reader)) as content:
-                await _send(
-                    request, response, content, layout.length, service.settings.client_stall_timeout_s
-                )
+                await send(request, response, content, layout.length, service.settings.client_stall_timeout_s)
         finally:
             await reader.close()
     return response
@@ -111,33 +101,3 @@ async def _content(
             await reader.close()
     if layout.ending:
         yield layout.ending
-
-
-async def _send(
-    request: web.Request,
-    response: web.StreamResponse,
-    content: AsyncIterable[Buffer],
-    length: int,
-    stall_s: float,
-) -> None:
-    """Write all ``length`` bytes, or cut the connection."""
-    left = length
-    try:
-        async for piece in content:
-            left -= len(piece)
-            await _write(response, piece, stall_s)
-    except (FabricError, RegistryError) as error:
-        _log.error("download of %s cut %d bytes before its end: %s", request.path, left, error)
-        left = left or 1
-    except TimeoutError:
-        _log.warning("download of %s cut: the client took nothing for %g s", request.path, stall_s)
-        left = left or 1
-    if left and request.transport is not None:
-        request.transport.abort()
-
-
-async def _write(response: web.StreamResponse, piece: Buffer, stall_s: float) -> None:
-    view = memoryview(piece)
-    for start in range(0, len(view), WRITE_BYTES):
-        async with asyncio.timeout(stall_s):
-            await response.write(view[start : start + WRITE_BYTES])
