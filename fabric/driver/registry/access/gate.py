@@ -19,6 +19,7 @@ from aiohttp import web
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.access.credentials import BadCredentials, Password, Token, read_authorization
 from fabric.driver.registry.access.htpasswd import PasswordFile
+from fabric.driver.registry.access.limits import address_of
 from fabric.driver.registry.access.load import Access, server_context
 from fabric.driver.registry.access.logins import Logins
 from fabric.driver.registry.access.policy import ANYBODY, Client, Identity
@@ -80,17 +81,28 @@ class Gate:
             self._tls.load_cert_chain(*access.certificate)
         self._access = access
 
-    async def admit(self, request: web.Request, route: Route) -> AbstractContextManager[None]:
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody may do everything."""
+        return self._access.is_open
+
+    async def admit(
+        self, request: web.Request, route: Route, known: Identity | None = None
+    ) -> AbstractContextManager[None]:
         """Let one request in; it counts for as long as the context that is returned is open.
 
+        ``known``: who asks, if something else than the headers that we read here has proved it.
         Raises RegistryError: UNAUTHORIZED (401), DENIED (403), UNSUPPORTED (405) or TOOMANYREQUESTS (429).
         """
         access = self._access
         if access.is_open or route.endpoint is Endpoint.HEALTH:
             return nullcontext()
-        address = request.remote or "unknown"
+        address = address_of(request.remote)
         try:
-            client = await self._identify(access, request, route, address)
+            if known is not None:
+                client = Client(known, access.policy)
+            else:
+                client = await self._identify(access, request, route, address)
         except RegistryError:
             access.limits.request(f"address {address}", time.monotonic())
             raise

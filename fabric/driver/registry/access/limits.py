@@ -6,6 +6,7 @@ Token buckets, with the time passed in.  Those that were used longest ago are fo
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -91,6 +92,19 @@ class Limits:
             self._running[client] -= 1
             if not self._running[client]:
                 del self._running[client]
+
+
+def address_of(remote: str | None) -> str:
+    """What counts as one address.  Of IPv6 it is the first half: a single subscriber has all the rest."""
+    try:
+        address = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return remote or "unknown"
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def too_many_of(what: str, wait_s: float) -> RegistryError:

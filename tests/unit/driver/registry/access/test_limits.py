@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fabric.driver.registry.access import limits as module
-from fabric.driver.registry.access.limits import Limits, Rate
+from fabric.driver.registry.access.limits import Limits, Rate, address_of
 from fabric.driver.registry.errors import RegistryError
 
 
@@ -80,6 +80,24 @@ def test_wrong_passwords_are_counted_apart() -> None:
     limits.check_passwords("y", 0.0)
     ask(limits, 0.0, "x")
     limits.check_passwords("x", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::4", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        (None, "unknown"),
+        ("a socket", "a socket"),
+    ],
+)
+def test_what_counts_as_one_address(remote: str | None, address: str) -> None:
+    assert address_of(remote) == address
 
 
 def test_memory_is_bounded_and_those_who_come_often_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
