@@ -146,9 +146,14 @@ async def a_restoration_and_a_deletion(process: Process) -> None:
     await a_deletion(process)
 
 
+async def a_deletion_to_the_end(process: Process) -> None:
+    await a_deletion(process)
+    await two_passes(process)
+
+
 DEEDS: list[Deed] = [
     a_pass, two_passes, an_upload, an_upload_elsewhere, a_mount, a_push, a_bold_push, a_push_of_an_index,
-    a_deletion, a_restoration, a_restoration_of_a_tag,
+    a_deletion, a_deletion_to_the_end, a_restoration, a_restoration_of_a_tag,
 ]  # fmt: skip
 
 
@@ -177,7 +182,14 @@ async def doubted(process: Process) -> None:
     await a_pass(process)
 
 
-SCENES: list[Deed] = [untagged, deleted, doubted]
+async def uploaded_again(process: Process) -> None:
+    """An image whose blobs have marks though it needs them."""
+    await process.push_image("app", "v1", *LAYERS)
+    for data in (config_of(LAYERS), *LAYERS):
+        await process.upload("app", data)
+
+
+SCENES: list[Deed] = [untagged, deleted, doubted, uploaded_again]
 
 
 def play(scene: Deed, main: Deed, rival: Deed, at: int, policy: Policy) -> int:
@@ -206,8 +218,13 @@ def play_all(scene: Deed, main: Deed, policy: Policy) -> None:
         assert at > 1
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_anything_at_any_step_of_a_pass(scene: Deed) -> None:
+def test_anything_at_any_step_of_a_pass() -> None:
+    play_all(deleted, a_pass, AT_ONCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", [untagged, doubted, uploaded_again], ids=lambda scene: scene.__name__)
+def test_anything_at_any_step_of_a_pass_over_other_things(scene: Deed) -> None:
     play_all(scene, a_pass, AT_ONCE)
 
 
