@@ -58,9 +58,9 @@ async def _alive(service: Service, request: web.Request, route: Route) -> web.St
 HANDLERS: dict[Endpoint, dict[str, Handler]] = {
     Endpoint.HEALTH: {"GET": _alive, "HEAD": _alive},
     Endpoint.BASE: {"GET": _alive, "HEAD": _alive},
-    Endpoint.CATALOG: {"GET": http_lists.catalog},
-    Endpoint.TAGS: {"GET": http_lists.tags},
-    Endpoint.REFERRERS: {"GET": http_lists.referrers},
+    Endpoint.CATALOG: {"GET": http_lists.catalog, "HEAD": http_lists.catalog},
+    Endpoint.TAGS: {"GET": http_lists.tags, "HEAD": http_lists.tags},
+    Endpoint.REFERRERS: {"GET": http_lists.referrers, "HEAD": http_lists.referrers},
     Endpoint.MANIFEST: {
         "PUT": http_manifests.put,
         "GET": http_manifests.get,

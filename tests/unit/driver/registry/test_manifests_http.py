@@ -329,6 +329,19 @@ async def test_catalog_in_pages_and_its_cap() -> None:
 
 
 @asynchronous
+async def test_a_head_of_a_list_has_the_headers_of_the_list() -> None:
+    async with registry() as client:
+        for name in ("app", "other"):
+            manifest = await client.push_image(name=name, tag="v1")
+            await client.push_manifest(manifest, "v2", name)
+        for path in ("/v2/_catalog?n=1", "/v2/app/tags/list?n=1", f"/v2/app/referrers/{sha256(manifest)}"):
+            got, headed = await client.call("GET", path), await client.call("HEAD", path)
+            assert (headed.status, headed.body) == (200, b"")
+            for header in ("Content-Length", "Content-Type", "Link"):
+                assert headed.headers.get(header) == got.headers.get(header)
+
+
+@asynchronous
 async def test_referrers() -> None:
     async with registry() as client:
         subject = await client.push_image(tag="v1")
