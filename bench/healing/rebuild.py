@@ -15,9 +15,11 @@ from bench.healing.roles import Roles
 from bench.healing.traffic import Traffic, failed, fill, p99_s
 from bench.wire_limit import WireLimit
 from fabric.errors import FabricError
-from fabric.settings import FRAGMENT_BYTES_MAX
+from fabric.settings import FRAGMENT_BYTES_MAX, MIB
 
 SERVER = "chunk-1"
+COPIES = 3
+PUT_BYTES = 1 * MIB
 AT_ONCE = 4
 LIMIT_S = 1.5
 QUIET_S = 4.0
@@ -37,6 +39,8 @@ class _Rebuild(NamedTuple):
     failures: int
     p99_before_s: float
     p99_during_s: float
+    others_megabytes_per_s: float
+    """What clients had written to the same disk meanwhile, all copies."""
 
 
 def empty_disk(work: Path, *, runs: int, total_bytes: int) -> list[Figure]:
@@ -84,7 +88,7 @@ def _rate(name: str, rebuilds: list[_Rebuild], told: str) -> Figure:
         target=0.7,
         at_least=True,
         beside=f"{told}: {last.megabytes_per_s:.0f} MB/s, {last.limit_name} {last.limit:.0f} MB/s;"
-        f" whole return {last.whole_s:.1f} s",
+        f" whole return {last.whole_s:.1f} s; clients wrote {last.others_megabytes_per_s:.0f} MB/s to it",
     )
 
 
@@ -92,7 +96,9 @@ def _one(roles: Roles, wire: WireLimit, work: Path, names: list[str], traffic: b
     link = wire.measure(False, FRAGMENT_BYTES_MAX, AT_ONCE, LIMIT_S).megabytes_per_s
     disk_before = _disk(work)
     clients = 2 if traffic else 0
-    with Traffic(roles.proxy, names, writers=clients, readers=clients, pause_s=0.05) as clients_at_work:
+    with Traffic(
+        roles.proxy, names, writers=clients, readers=clients, put_bytes=PUT_BYTES, pause_s=0.05
+    ) as clients_at_work:
         quiet_since = monotonic()
         if traffic:
             clients_at_work.wait_calls(20)
@@ -117,6 +123,7 @@ def _one(roles: Roles, wire: WireLimit, work: Path, names: list[str], traffic: b
         len(failed(during + puts)),
         p99_s(before),
         p99_s(during),
+        COPIES * sum(PUT_BYTES for put in puts if not put.error) / 1e6 / (ended - started),
     )
 
 
