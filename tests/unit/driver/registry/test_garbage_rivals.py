@@ -5,8 +5,9 @@ What the random orders of ``test_garbage_races`` meet now and then, these meet f
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from tests.unit.driver.registry.world import (
     AT_ONCE,
     Books,
     Clock,
+    Crashed,
+    FrailStore,
     Process,
     config_of,
     index_of,
@@ -151,6 +154,19 @@ async def a_deletion_to_the_end(process: Process) -> None:
     await two_passes(process)
 
 
+def a_pass_that_is_killed(commits: int) -> Deed:
+    """After so many of its commits."""
+
+    async def killed(process: Process) -> None:
+        process.clock.advance(1)
+        frail = FrailStore(process.store, commits, after=True)
+        with contextlib.suppress(Crashed):
+            await Process(frail, process.clock, process.policy).garbage.run()
+
+    killed.__name__ = f"a_pass_killed_after_{commits}"
+    return killed
+
+
 DEEDS: list[Deed] = [
     a_pass, two_passes, an_upload, an_upload_elsewhere, a_mount, a_push, a_bold_push, a_push_of_an_index,
     a_deletion, a_deletion_to_the_end, a_restoration, a_restoration_of_a_tag,
@@ -210,8 +226,8 @@ def play(scene: Deed, main: Deed, rival: Deed, at: int, policy: Policy) -> int:
     return stepped.calls
 
 
-def play_all(scene: Deed, main: Deed, policy: Policy) -> None:
-    for rival in DEEDS:
+def play_all(scene: Deed, main: Deed, policy: Policy, rivals: Sequence[Deed] = DEEDS) -> None:
+    for rival in rivals:
         at = 1
         while play(scene, main, rival, at, policy) >= at:
             at += 1
@@ -252,7 +268,7 @@ def test_the_same_with_manifests_that_do_not_fit_a_commit(
     monkeypatch.setattr(references, "OPERATIONS_MAX", 20)
     monkeypatch.setattr(references, "BATCH_MAX", 1)
     monkeypatch.setattr(purge, "_EVENTS_PER_COMMIT", 2)
-    play_all(scene, main, AT_ONCE)
+    play_all(scene, main, AT_ONCE, [*DEEDS, *map(a_pass_that_is_killed, range(1, 5))])
 
 
 def test_what_is_restored_and_deleted_again_while_it_is_purged_is_kept_once_more() -> None:

@@ -136,6 +136,7 @@ class Process:
         stamper = Stamper(clock.wall_ms, clock.new_id)
         self.store = store
         self.clock = clock
+        self.policy = policy
         self.blobs = Blobs(store, stamper)
         self.uploads = Uploads(store, InlineDigest, clock.new_id, clock.monotonic_s, clock.wall_ms)
         self.manifests = ManifestStore(store, MANIFEST_BYTES_MAX, stamper)
