@@ -69,6 +69,12 @@ SHELLS = {
     "fabric.driver.registry.http_manifests",
     "fabric.driver.registry.http_stream",
     "fabric.driver.registry.http_uploads",
+    # The first protocol: HTTP, clocks, threads that read layers.
+    "fabric.driver.registry.v1.http",
+    "fabric.driver.registry.v1.http_images",
+    "fabric.driver.registry.v1.http_repositories",
+    "fabric.driver.registry.v1.reading",
+    "fabric.driver.registry.v1.service",
     # Access: files, threads for passwords, clocks.
     "fabric.driver.registry.access.load",
     "fabric.driver.registry.access.logins",

@@ -109,10 +109,11 @@ def decide_layout(
 
 
 class Front(NamedTuple):
-    """What the registry has more than the others: its access file, and whether that has TLS."""
+    """What the registry has more than the others: its access file, whether that has TLS, its protocols."""
 
     access: Path | None = None
     has_tls: bool = False
+    v1: bool = False
 
     def url(self, endpoint: str) -> str:
         """Where the registry that listens at ``tcp://HOST:PORT`` is reached on this machine."""
@@ -152,6 +153,8 @@ def plan_roles(
     registry = flags("--http", ports.registry, "--proxy", local(ports.proxy))
     if front.access is not None:
         registry += ("--access", str(front.access))
+    if front.v1:
+        registry += ("--v1",)
     http = front.url(ports.registry)
     roles.append(RoleEntry("registry", "registry", http, None, None, ("registry", *registry)))
     return roles

@@ -76,8 +76,11 @@ class RegistryGroup(click.Group):
     default=None,
     help="TOML file: logins, rules, TLS, limits.  [default: everybody may do everything]",
 )
+@click.option("--v1", is_flag=True, help="Answer clients of the first protocol too (Docker up to 1.5).")
 @click.pass_context
-def command(context: click.Context, http: str, proxy: str, config: Path | None, access: Path | None) -> None:
+def command(
+    context: click.Context, http: str, proxy: str, config: Path | None, access: Path | None, v1: bool
+) -> None:
     """Run a registry: it speaks OCI Distribution over HTTP and keeps everything in the fabric.
 
     A registry process keeps no state; run as many as you like behind one name.  SIGHUP makes it read
@@ -95,7 +98,7 @@ def command(context: click.Context, http: str, proxy: str, config: Path | None, 
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(http, proxy, settings, gate, access))
+        runner.run(_run(http, proxy, settings, gate, access, v1))
 
 
 def load_access_file(path: Path) -> Access:
@@ -120,7 +123,9 @@ def _read_again(gate: Gate, path: Path) -> None:
         logging.info("the access file %s was read again", path)
 
 
-async def _run(http: str, proxy: str, settings: Settings, gate: Gate | None, access: Path | None) -> None:
+async def _run(
+    http: str, proxy: str, settings: Settings, gate: Gate | None, access: Path | None, v1: bool
+) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     from fabric.driver.fabric_store import FabricStore
     from fabric.driver.registry.http import serve
@@ -136,7 +141,7 @@ async def _run(http: str, proxy: str, settings: Settings, gate: Gate | None, acc
     await store.start()
     try:
         try:
-            server = await serve(store, settings, host.strip("[]"), int(port), gate)
+            server = await serve(store, settings, host.strip("[]"), int(port), gate, v1=v1)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error

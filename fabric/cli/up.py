@@ -82,6 +82,7 @@ SILENCE_S = 5.0
     help="TOML file for all roles.",
 )
 @click.option("--access", type=ACCESS_FILE, help="TOML file for the registry: logins, rules, TLS, limits.")
+@click.option("--v1", is_flag=True, help="Let the registry answer Docker up to 1.5 too.")
 def command(
     data: Path,
     replicas: int | None,
@@ -92,6 +93,7 @@ def command(
     chunks: str,
     config: Path | None,
     access: Path | None,
+    v1: bool,
 ) -> None:
     """Run all roles on this machine as child processes, restarted when they die.
 
@@ -99,7 +101,7 @@ def command(
     everything in order.  A port of 0 takes any free one.
     """
     load_settings(config)  # so that a mistake in it is told once, here
-    front = _front(access)
+    front = _front(access)._replace(v1=v1)
     data = data.absolute()
     with _locked(data):
         try:

@@ -28,6 +28,8 @@ from fabric.driver.registry.errors import (
 )
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
+from fabric.driver.registry.v1.http import Legacy
+from fabric.driver.registry.v1.routes import is_legacy
 from fabric.errors import FabricError
 from fabric.settings import KIB, Settings
 
@@ -78,17 +80,24 @@ HANDLERS: dict[Endpoint, dict[str, Handler]] = {
 }
 
 
-def make_app(store: ObjectStore, settings: Settings, gate: Gate | None = None) -> web.Application:
+def make_app(
+    store: ObjectStore, settings: Settings, gate: Gate | None = None, *, v1: bool = False
+) -> web.Application:
     """The registry over ``store``, which must be started and outlives the application.
 
-    ``gate`` says who may do what; without one everybody may do everything.
+    ``gate`` says who may do what; without one everybody may do everything.  ``v1``: answer clients of the
+    first protocol too.
     """
     gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
     service = Service(gate.guarded(store), settings, executor)
+    legacy = Legacy(service, gate, store, executor) if v1 else None
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
-        route = parse_path(request.raw_path.partition("?")[0])
+        path = request.raw_path.partition("?")[0]
+        if legacy is not None and is_legacy(path):
+            return await legacy.answer(request, path)
+        route = parse_path(path)
         handlers = HANDLERS[route.endpoint]
         handler = handlers.get(request.method)
         if handler is None:
@@ -103,6 +112,8 @@ def make_app(store: ObjectStore, settings: Settings, gate: Gate | None = None) -
         collector.cancel()
         await asyncio.gather(collector, return_exceptions=True)
         executor.shutdown()
+        if legacy is not None:
+            legacy.close()
         gate.close()
 
     app = web.Application(middlewares=[_answer_errors])
@@ -127,14 +138,20 @@ def make_runner(app: web.Application) -> web.AppRunner:
 
 
 async def serve(
-    store: ObjectStore, settings: Settings, host: str, port: int, gate: Gate | None = None
+    store: ObjectStore,
+    settings: Settings,
+    host: str,
+    port: int,
+    gate: Gate | None = None,
+    *,
+    v1: bool = False,
 ) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
     Raises OSError when the address cannot be taken.
     """
     gate = gate if gate is not None else Gate()
-    runner = make_runner(make_app(store, settings, gate))
+    runner = make_runner(make_app(store, settings, gate, v1=v1))
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()

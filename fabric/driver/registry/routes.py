@@ -33,6 +33,8 @@ class Endpoint(Enum):
     UPLOADS = "/v2/<name>/blobs/uploads/"
     UPLOAD = "/v2/<name>/blobs/uploads/<id>"
     HEALTH = "/healthz"
+    LEGACY = "/v1/"
+    """All of the older protocol, which has routes of its own."""
 
 
 @dataclass(frozen=True, slots=True)

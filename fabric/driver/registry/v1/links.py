@@ -1,0 +1,163 @@
+"""Which repositories have which images, and the end of images that none has.
+
+Two invariants, each kept by every single commit:
+
+- A repository that has an image has all its ancestors.  So they are linked from the first on, and let go
+  from the last on, and each link demands the one of its parent.
+- An image is removed only at the generation of its ``links`` at which no owner was seen.  Every new link
+  raises that generation, so of a link and a removal at the same time one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry.v1.names import (
+    ancestry_path,
+    files_path,
+    image_path,
+    images_prefix,
+    json_path,
+    layer_path,
+    links_path,
+    owner_path,
+    owners_prefix,
+)
+from fabric.driver.registry.v1.visitor import absent
+from fabric.errors import NotFound, Precondition
+from fabric.wire.messages import (
+    AnyOperation,
+    AppendOperation,
+    CheckOperation,
+    DeleteOperation,
+    ObjectInfo,
+    PutOperation,
+)
+
+MUST_EXIST = -1
+ANCESTRY_MAX = 1024
+ANCESTRY_BYTES_MAX = 128 * ANCESTRY_MAX
+
+_BATCH = 50
+"""Images linked in one commit."""
+
+
+def linking(name: str, image: str, checksum: str, parent: str, depth: int) -> list[AnyOperation]:
+    """Make an image a repository's own.  Fails unless its parent is.
+
+    The commit must also make the image, or raise its ``links``.
+    """
+    has_parent: list[AnyOperation] = [CheckOperation(image_path(name, parent), MUST_EXIST)] if parent else []
+    attributes = {"checksum": checksum, "depth": str(depth)}
+    return [
+        *has_parent,
+        PutOperation(owner_path(image, name), []),
+        PutOperation(image_path(name, image), [], attributes=attributes),
+    ]
+
+
+def depth_of(link: ObjectInfo) -> int:
+    """How many images a linked one consists of."""
+    return int(link.attributes["depth"])
+
+
+class Links:
+    """Links images to repositories."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def ancestry(self, image: str) -> Sequence[str]:
+        """The image, its parent, and so on.  Raises RegistryError 404."""
+        try:
+            _, data = await self._store.read(ancestry_path(image), ANCESTRY_BYTES_MAX)
+        except NotFound as error:
+            raise absent() from error
+        return msgspec.json.decode(data, type=list[str])
+
+    async def link(self, name: str, image: str) -> None:
+        """Make an image and its ancestors the repository's own.
+
+        Raises RegistryError 404 when one of them is being removed.
+        """
+        ancestry = await self.ancestry(image)
+        missing = []
+        for position, one in enumerate(ancestry):
+            if await self._is_linked(name, one):
+                break  # and so are all behind it
+            missing.append((one, (*ancestry[position + 1 :], "")[0], len(ancestry) - position))
+        missing.reverse()
+        for start in range(0, len(missing), _BATCH):
+            steps: list[AnyOperation] = []
+            for one, parent, depth in missing[start : start + _BATCH]:
+                checksum = await self._checksum(one)
+                steps += [
+                    *linking(name, one, checksum, parent, depth),
+                    AppendOperation(links_path(one), [], 0),
+                ]
+            try:
+                await self._store.commit(steps)
+            except (NotFound, Precondition) as error:
+                raise absent() from error
+
+    async def _is_linked(self, name: str, image: str) -> bool:
+        try:
+            await self._store.stat(image_path(name, image))
+        except NotFound:
+            return False
+        return True
+
+    async def _checksum(self, image: str) -> str:
+        try:
+            return (await self._store.stat(json_path(image))).attributes["checksum"]
+        except NotFound as error:
+            raise absent() from error
+
+    async def all_of(self, name: str) -> list[ObjectInfo]:
+        """The links of all images that a repository has."""
+        found: list[ObjectInfo] = []
+        after = ""
+        while True:
+            page = await self._store.list(images_prefix(name), after=after)
+            found += page.objects
+            if not page.next:
+                return found
+            after = page.next
+
+    async def unlink_all(self, name: str) -> None:
+        """Let all images of a repository go; those that no other has are removed.
+
+        What is linked meanwhile goes as well: in the end there is none.
+        """
+        while links := await self.all_of(name):
+            for link in sorted(links, key=depth_of, reverse=True):
+                image = link.path.removeprefix(images_prefix(name))
+                await self._store.commit(
+                    [
+                        DeleteOperation(link.path, missing_ok=True),
+                        DeleteOperation(owner_path(image, name), missing_ok=True),
+                    ]
+                )
+                await self.remove_unowned(image)
+
+    async def remove_unowned(self, image: str) -> None:
+        """Remove an image that no repository has; harmless for any other."""
+        try:
+            links = await self._store.stat(links_path(image))
+        except NotFound:
+            return
+        if (await self._store.list(owners_prefix(image), limit=1)).objects:
+            return
+        paths = (json_path(image), layer_path(image), ancestry_path(image), files_path(image))
+        try:
+            await self._store.commit(
+                [
+                    DeleteOperation(links_path(image), if_generation=links.generation),
+                    *(DeleteOperation(path, missing_ok=True) for path in paths),
+                ]
+            )
+        except (NotFound, Precondition):
+            return  # it was linked again, or removed by another
