@@ -48,7 +48,7 @@ from fabric.wire.messages import (
 LIST_TIMEOUT_MS = 5_000
 RETRY_S = 1.0
 PAUSE_S = 2.0
-WINDOW_BYTES = 16 * MIB
+WINDOW_BYTES = 32 * MIB
 WINDOW_COUNT = 64
 ROUND_BYTES_MAX = 64 * MIB
 """A round that copied more does not end with ``synced``."""
