@@ -38,8 +38,13 @@ class Fids(Watcher):
         self._stored: dict[int, tuple[str, int, int]] = {}
         self._confirmed: set[bytes] = set()
         self._moved: set[int] = set()
+        self._first_named: dict[int, float] = {}
+        """Fid -> when the master was first asked to let it be named."""
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
+        if target.kind == "master" and isinstance(message, Commit | Relocate):
+            for fid in _named(message):
+                self._first_named.setdefault(fid, self.cluster.world.now)
         if not isinstance(message, StoreFragment) or source.kind != "proxy":
             return
         now = (source.name, source.incarnation, message.checksum)
@@ -83,12 +88,12 @@ class Fids(Watcher):
         if commit.operation_id in self._confirmed:
             return
         self._confirmed.add(commit.operation_id)
-        for operation in commit.operations:
-            for ref in operation.fragments if isinstance(operation, PutOperation) else ():
-                self._check_lease(ref.fid)
+        for fid in _named(commit):
+            self._check_lease(fid)
 
     def _check_lease(self, fid: int) -> None:
-        settings, now = self.cluster.settings, self.cluster.world.now
+        # Done by the first try, perhaps, whose answer was lost.
+        settings, now = self.cluster.settings, self._first_named[fid]
         at = bisect_right(self._firsts, fid) - 1
         if at < 0 or fid >= self._leases[at][1]:
             raise Violation("P3", f"a commit of fid {fid}, which was never leased, is confirmed")
@@ -97,3 +102,11 @@ class Fids(Watcher):
         if now > begun + settings.fid_lease_s + SLACK_S:
             late_s = now - begun - settings.fid_lease_s
             raise Violation("P3", f"fid {fid} is committed {late_s:.1f} s after its lease ended")
+
+
+def _named(message: Commit | Relocate) -> list[int]:
+    """Fids that objects are to name by this."""
+    if isinstance(message, Relocate):
+        return [move.target.fid for move in message.moved]
+    puts = [operation for operation in message.operations if isinstance(operation, PutOperation)]
+    return [ref.fid for operation in puts for ref in operation.fragments]
