@@ -72,6 +72,7 @@ class Docker:
     registry: Registry
     login: dict[str, str] = field(default_factory=dict)
     token: str = ""
+    gate: Gate = field(default_factory=Gate)
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
         """A request with the token."""
@@ -160,11 +161,11 @@ async def legacy(
     access: Path | None = None, store: MemoryStore | None = None, settings: Settings | None = None
 ) -> AsyncIterator[Docker]:
     """A registry with the first protocol, and a client of it."""
-    gate = Gate(load_access(access)) if access is not None else None
+    gate = Gate(load_access(access)) if access is not None else Gate()
     store = store or MemoryStore()
     runner = await serve(store, settings or Settings(), "127.0.0.1", 0, gate, v1=True)
     try:
         async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Docker(Registry(store, runner.addresses[0][1], session))
+            yield Docker(Registry(store, runner.addresses[0][1], session), gate=gate)
     finally:
         await runner.cleanup()
