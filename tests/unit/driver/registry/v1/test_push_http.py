@@ -8,11 +8,10 @@ import json
 import aiohttp
 import pytest
 
-from fabric.driver.registry.abandoned import discard_uploads
+from fabric.driver.registry.background import garbage_collection
 from fabric.driver.registry.bookkeeping import Stamper
-from fabric.driver.registry.collection import Policy, Run
 from fabric.errors import NoWritableGroup, Precondition
-from fabric.settings import FRAGMENT_BYTES_MAX
+from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 from tests.unit.driver.registry.harness import Answer, asynchronous
 from tests.unit.driver.registry.v1.docker import Docker, Image, chain, layer_of, legacy
 
@@ -151,13 +150,10 @@ async def test_garbage_collection_discards_what_does_not_go_on_and_nothing_else(
         await docker.push("app", "latest", [BASE])
         await docker.put_json(APP)
         await docker.put_layer(APP)
-        store, now_ms = docker.registry.store, 0
-
-        async def no_pause() -> None: ...
-
+        store = docker.registry.store
         for now_ms in (2**42, 2**42 + 10_000):
             stamper = Stamper(lambda now_ms=now_ms: now_ms, lambda: "0" * 32)  # type: ignore[misc]
-            await discard_uploads(Run(store, stamper, Policy(0, 0, 0, 5.0), 2**22, no_pause))
+            await garbage_collection(store, Settings(upload_expiry_s=5.0), stamper).run()
         assert store.paths("uploads/") == []
         refused(404, "Image not found", await docker.put_checksum(APP))
         assert await docker.put_image(APP)
