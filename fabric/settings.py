@@ -121,8 +121,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An upload that does not grow for so long is discarded by garbage collection."""
     gc_interval_s: float = 3600.0
     """About so long from one pass of a registry process to its next; 0: it runs none by itself."""
-    gc_pause_s: float = 0.002
-    """Between two steps of a pass, so that others come first."""
+    gc_pause_s: float = 0.02
+    """Between two steps of a pass, of 32 things each, so that others come first."""
     gc_grace_s: float = 24 * 3600.0
     """A blob that no manifest references stays twice so long: its manifest may be on the way."""
     gc_untagged_after_s: float = -1.0

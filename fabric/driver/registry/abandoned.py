@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fabric.driver.registry.bookkeeping import PENDING_PREFIX, SINCE, marked, since_ms, trash_path
-from fabric.driver.registry.collection import Run
+from fabric.driver.registry.collection import Decision, Run, dropping
 from fabric.driver.registry.manifests import parse_manifest
 from fabric.driver.registry.names import UPLOADS_PREFIX, Digest, manifest_link_path
 from fabric.driver.registry.references import letting_go
@@ -21,16 +21,19 @@ async def discard_uploads(run: Run) -> None:
     time since the last byte is known as well as the passes are close together.
     """
     idle_ms = run.before_ms(run.policy.upload_idle_s)
-    async for info in run.entries(UPLOADS_PREFIX):
+
+    async def decide(info: ObjectInfo) -> Decision | None:
         noted = info.attributes
         if info.size != int(noted.get(_SEEN_SIZE, "0")):
-            seen = {_SEEN_SIZE: str(info.size), SINCE: str(run.now_ms)}
-            await run.attempt([AppendOperation(info.path, [], info.size, seen)])
             run.report.keep("uploads that grow")
-        elif int(noted.get(SINCE, noted.get(_STARTED, "0"))) > idle_ms:
+            seen = {_SEEN_SIZE: str(info.size), SINCE: str(run.now_ms)}
+            return Decision([AppendOperation(info.path, [], info.size, seen)])
+        if int(noted.get(SINCE, noted.get(_STARTED, "0"))) > idle_ms:
             run.report.keep("uploads that have not grown lately")
-        elif await run.attempt([DeleteOperation(info.path, if_generation=info.generation)]):
-            run.report.discarded_uploads += 1
+            return None
+        return Decision(dropping(info).steps, "discarded_uploads")
+
+    await run.look_at(UPLOADS_PREFIX, decide)
 
 
 async def release_pushes(run: Run) -> None:

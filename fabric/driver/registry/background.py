@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import Stamper
-from fabric.driver.registry.collection import Report, policy_of
+from fabric.driver.registry.collection import Decision, Pace, Report, policy_of
 from fabric.driver.registry.garbage import GarbageCollection
 from fabric.errors import FabricError
 from fabric.settings import Settings
@@ -23,17 +24,20 @@ _log = logging.getLogger(__name__)
 def garbage_collection(store: ObjectStore, settings: Settings, stamper: Stamper) -> GarbageCollection:
     """Passes over the store that keep the settings' pace."""
     return GarbageCollection(
-        store, stamper, policy_of(settings), settings.manifest_bytes_max, pauses_of(settings.gc_pause_s)
+        store, stamper, policy_of(settings), settings.manifest_bytes_max, pace_of(settings.gc_pause_s)
     )
 
 
-def pauses_of(pause_s: float) -> Callable[[], Awaitable[None]]:
-    """A coroutine function that waits so long each time."""
+def pace_of(pause_s: float) -> Pace:
+    """Look at marks side by side, and wait so long between two steps."""
 
     async def pause() -> None:
         await asyncio.sleep(pause_s)
 
-    return pause
+    async def gather(coroutines: Sequence[Coroutine[Any, Any, Decision | None]]) -> list[Decision | None]:
+        return await asyncio.gather(*coroutines)
+
+    return Pace(pause, gather)
 
 
 async def collect_now_and_then(garbage: GarbageCollection, interval_s: float) -> None:

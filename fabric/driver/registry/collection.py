@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +15,31 @@ from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, 
 
 Pause = Callable[[], Awaitable[None]]
 """Awaited between two steps, so that garbage collection leaves room for others."""
+
+
+class Decision(NamedTuple):
+    """What is to be done about one mark."""
+
+    steps: list[AnyOperation]
+    """All of them or none."""
+    counts: str = ""
+    """The field of the report that counts it; empty: none."""
+    freed_bytes: int = 0
+
+
+Gather = Callable[[Sequence[Coroutine[Any, Any, Decision | None]]], Awaitable[Sequence[Decision | None]]]
+"""Runs coroutines that only read, side by side or one by one; their results in order."""
+
+
+class Pace(NamedTuple):
+    """How a pass shares the world with others; given by whoever has an event loop."""
+
+    pause: Pause
+    gather: Gather
+
+
+TOGETHER = 32
+"""Marks that are looked at side by side and settled in one commit, each with few steps."""
 
 COLLECTOR = "garbage collection"
 """Who moved an untagged manifest to the trash."""
@@ -93,7 +119,7 @@ class Run:
         stamper: Stamper,
         policy: Policy,
         manifest_bytes_max: int,
-        pause: Pause,
+        pace: Pace,
         *,
         dry_run: bool = False,
     ) -> None:
@@ -101,7 +127,7 @@ class Run:
         self.stamper = stamper
         self.policy = policy
         self.manifest_bytes_max = manifest_bytes_max
-        self.pause = pause
+        self.pace = pace
         self.dry_run = dry_run
         self.now_ms = stamper.wall_ms()
         self.report = Report(started_at_ms=self.now_ms, dry_run=dry_run, kept={}, problems=[])
@@ -121,9 +147,34 @@ class Run:
             return False
         return True
 
+    async def settle(self, decisions: Sequence[Decision | None]) -> None:
+        """Act on all that were decided: in one commit or, when any of them fails, in one for each."""
+        wanted = [decision for decision in decisions if decision is not None]
+        if len(wanted) > 1 and await self.attempt([step for each in wanted for step in each.steps]):
+            done = wanted
+        else:
+            done = [each for each in wanted if await self.attempt(each.steps)]
+        for each in done:
+            if each.counts:
+                setattr(self.report, each.counts, getattr(self.report, each.counts) + 1)
+            self.report.freed_bytes += each.freed_bytes
+
+    async def look_at(
+        self, prefix: str, decide: Callable[[ObjectInfo], Coroutine[Any, Any, Decision | None]]
+    ) -> None:
+        """Decide on every mark below a prefix, and act."""
+        batch: list[ObjectInfo] = []
+        async for info in self.entries(prefix):
+            batch.append(info)
+            if len(batch) == TOGETHER:
+                await self.settle(await self.pace.gather([decide(each) for each in batch]))
+                await self.pace.pause()
+                batch = []
+        await self.settle(await self.pace.gather([decide(each) for each in batch]))
+
     async def drop(self, mark: ObjectInfo) -> None:
         """A mark whose reason has gone."""
-        await self.attempt([DeleteOperation(mark.path, if_generation=mark.generation)])
+        await self.attempt(dropping(mark).steps)
 
     async def claim(self, found: ObjectInfo) -> ObjectInfo | None:
         """Raise an object's generation, so that nobody else who saw it can go on; None when it changed."""
@@ -140,12 +191,11 @@ class Run:
             return None
 
     async def entries(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Everything below a prefix, in order, with pauses."""
+        """Everything below a prefix, in order."""
         after = ""
         while True:
             page = await self.store.list(prefix, after=after)
             for info in page.objects:
-                await self.pause()
                 yield info
             after = page.next
             if not after:
@@ -161,3 +211,8 @@ class Run:
     async def has_any(self, prefix: str) -> bool:
         """Whether there is anything below a prefix."""
         return bool((await self.store.list(prefix, limit=1)).objects)
+
+
+def dropping(mark: ObjectInfo) -> Decision:
+    """A mark whose reason has gone, unless it was set again since it was seen."""
+    return Decision([DeleteOperation(mark.path, if_generation=mark.generation)])

@@ -12,13 +12,13 @@ import msgspec
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.abandoned import discard_uploads, release_pushes
 from fabric.driver.registry.bookkeeping import GARBAGE_PREFIX, Stamper, digest_at, owners_prefix
-from fabric.driver.registry.collection import Pause, Policy, Report, Run
+from fabric.driver.registry.collection import Decision, Pace, Policy, Report, Run, dropping
 from fabric.driver.registry.indexing import Indexing, is_indexed
 from fabric.driver.registry.loose import collect_loose
 from fabric.driver.registry.names import blob_path
 from fabric.driver.registry.purge import purge_retired
 from fabric.driver.registry.untagged import collect_untagged
-from fabric.wire.messages import AnyOperation, DeleteOperation
+from fabric.wire.messages import AnyOperation, DeleteOperation, ObjectInfo
 
 LAST_PASS_PATH = "meta/registry-gc"
 """What the last pass that ended did."""
@@ -30,13 +30,13 @@ class GarbageCollection:
     """Runs passes over one store."""
 
     def __init__(
-        self, store: ObjectStore, stamper: Stamper, policy: Policy, manifest_bytes_max: int, pause: Pause
+        self, store: ObjectStore, stamper: Stamper, policy: Policy, manifest_bytes_max: int, pace: Pace
     ) -> None:
         self._store = store
         self._stamper = stamper
         self._policy = policy
         self._bytes_max = manifest_bytes_max
-        self._pause = pause
+        self._pace = pace
 
     async def run(self, *, dry_run: bool = False) -> Report:
         """One pass.  Raises FabricError of the store; what was done until then is done.
@@ -49,8 +49,8 @@ class GarbageCollection:
                 report.problem("the books of this store are not complete; a pass completes them first")
                 return report
         else:
-            await Indexing(self._store, self._stamper, self._bytes_max, self._pause).run()
-        run = Run(self._store, self._stamper, self._policy, self._bytes_max, self._pause, dry_run=dry_run)
+            await Indexing(self._store, self._stamper, self._bytes_max, self._pace.pause).run()
+        run = Run(self._store, self._stamper, self._policy, self._bytes_max, self._pace, dry_run=dry_run)
         for part in PARTS:
             await part(run)
         await collect_bytes(run)
@@ -63,18 +63,19 @@ class GarbageCollection:
 
 async def collect_bytes(run: Run) -> None:
     """Remove bytes that nobody owns.  Raises FabricError of the store."""
-    async for mark in run.entries(GARBAGE_PREFIX):
+
+    async def decide(mark: ObjectInfo) -> Decision | None:
         digest = digest_at(mark.path, GARBAGE_PREFIX)
         if await run.has_any(owners_prefix(digest)):
             run.report.keep("bytes that another repository still links")
-            await run.drop(mark)
-            continue
+            return dropping(mark)
         found = await run.find(blob_path(digest))
-        steps: list[AnyOperation] = [DeleteOperation(mark.path, if_generation=mark.generation)]
         if found is None:
-            await run.attempt(steps)
-            continue
-        steps.append(DeleteOperation(found.path, if_generation=found.generation))
-        if await run.attempt(steps):
-            run.report.freed += 1
-            run.report.freed_bytes += found.size
+            return dropping(mark)
+        steps: list[AnyOperation] = [
+            DeleteOperation(mark.path, if_generation=mark.generation),
+            DeleteOperation(found.path, if_generation=found.generation),
+        ]
+        return Decision(steps, "freed", found.size)
+
+    await run.look_at(GARBAGE_PREFIX, decide)

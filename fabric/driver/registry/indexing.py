@@ -70,7 +70,7 @@ class Indexing:
             page = await self._store.list(prefix, after=place, limit=_PAGE)
             for info in page.objects:
                 await (self._index_link(info) if prefix == LINKS else self._index_bytes(info))
-                await self._pause()
+            await self._pause()
             place = page.next or (BYTES if prefix == LINKS else COMPLETE)
             # Of two processes the slower one moves the place back; that costs time and harms nothing.
             await self._store.put(INDEX_PATH, b"", attributes={"version": VERSION, "place": place})

@@ -22,7 +22,7 @@ from fabric.driver.registry.bookkeeping import (
     trash_path,
     uses_prefix,
 )
-from fabric.driver.registry.collection import Run
+from fabric.driver.registry.collection import Decision, Run, dropping
 from fabric.driver.registry.names import Digest, blob_link_path
 from fabric.wire.messages import AnyOperation, AppendOperation, DeleteOperation, ObjectInfo, PutOperation
 
@@ -30,55 +30,53 @@ from fabric.wire.messages import AnyOperation, AppendOperation, DeleteOperation,
 async def collect_loose(run: Run) -> None:
     """Look at every blob that may be loose.  Raises FabricError of the store."""
     ripe_ms = run.before_ms(run.policy.grace_s)
-    async for mark in run.entries(LOOSE_PREFIX):
+
+    async def decide(mark: ObjectInfo) -> Decision | None:
         if since_ms(mark) > ripe_ms:
             run.report.keep("blobs without a manifest, within the grace time")
-            continue
+            return None
         name, digest = marked(mark.path, LOOSE_PREFIX)
         link = await run.find(blob_link_path(name, digest))
         if await run.has_any(uses_prefix(name, digest)):
-            await run.drop(mark)
-        elif link is None:
-            await _collect_trashed(run, mark, name, digest)
-        elif link.attributes.get(LEAVING):
-            await _unlink(run, mark, link, name, digest)
-        else:
-            await _doubt(run, mark, link)
+            return dropping(mark)
+        if link is None:
+            return await _decide_on_trash(run, mark, name, digest)
+        if link.attributes.get(LEAVING):
+            return _unlinking(run, mark, link, name, digest)
+        return _doubting(run, mark, link)
+
+    await run.look_at(LOOSE_PREFIX, decide)
 
 
-async def _doubt(run: Run, mark: ObjectInfo, link: ObjectInfo) -> None:
+def _doubting(run: Run, mark: ObjectInfo, link: ObjectInfo) -> Decision:
     now = str(run.now_ms)
     steps: list[AnyOperation] = [
         PutOperation(mark.path, [], attributes={SINCE: now}, if_generation=mark.generation),
         AppendOperation(link.path, [], expected_size=0, attributes={LEAVING: now}),
     ]
-    if await run.attempt(steps):
-        run.report.doubted_blobs += 1
+    return Decision(steps, "doubted_blobs")
 
 
-async def _unlink(run: Run, mark: ObjectInfo, link: ObjectInfo, name: str, digest: Digest) -> None:
-    steps = [
+def _unlinking(run: Run, mark: ObjectInfo, link: ObjectInfo, name: str, digest: Digest) -> Decision:
+    steps: list[AnyOperation] = [
         DeleteOperation(mark.path, if_generation=mark.generation),
         DeleteOperation(link.path, if_generation=link.generation),
         *disowning(digest, "blob", name, run.now_ms),
     ]
-    if await run.attempt(steps):
-        run.report.unlinked_blobs += 1
+    return Decision(steps, "unlinked_blobs")
 
 
-async def _collect_trashed(run: Run, mark: ObjectInfo, name: str, digest: Digest) -> None:
+async def _decide_on_trash(run: Run, mark: ObjectInfo, name: str, digest: Digest) -> Decision | None:
     """A blob that was deleted while manifests still needed it, which have gone now."""
     trashed = await run.find(trash_path(name, "blob", digest))
     if trashed is None:
-        await run.drop(mark)
-        return
+        return dropping(mark)
     if int(trashed.attributes["at"]) > run.before_ms(run.policy.undelete_s):
         run.report.keep("deleted blobs that can be restored")
-        return
-    steps = [
+        return None
+    steps: list[AnyOperation] = [
         DeleteOperation(mark.path, if_generation=mark.generation),
         DeleteOperation(trashed.path, if_generation=trashed.generation),
         *disowning(digest, "blob", name, run.now_ms),
     ]
-    if await run.attempt(steps):
-        run.report.purged_blobs += 1
+    return Decision(steps, "purged_blobs")

@@ -44,6 +44,7 @@ async def purge_retired(run: Run) -> None:
     """Purge what is due.  Raises FabricError of the store."""
     due_ms = run.before_ms(run.policy.undelete_s)
     async for retired in run.entries(RETIRED_PREFIX):
+        await run.pace.pause()
         key = retired.path.removeprefix(RETIRED_PREFIX).split("/", 1)[0]
         if int(key.split("-", 1)[0]) > due_ms:
             run.report.keep("deletions and changes of tags that can be undone, more than")
@@ -73,16 +74,19 @@ async def purge_retired(run: Run) -> None:
 async def _purge_tag_states(run: Run, retired: ObjectInfo, name: str, tag: str, key: str) -> None:
     """Forget what the tag was before an event that is long past."""
     event = await run.find(f"{history_prefix(name, tag)}{key}")
-    if event is not None:
-        while older := await _older_events(run, name, tag, event):
-            await run.attempt(await _forgetting(run, name, older))
-            run.report.purged_tag_states += len(older)
-            if run.dry_run or len(older) < _EVENTS_PER_COMMIT:
-                break
-        if event_of(event).what == DELETED:
-            # "There is no tag" needs no entry.
-            await run.attempt(await _forgetting(run, name, [event]))
-    await run.attempt([DeleteOperation(retired.path, missing_ok=True)])
+    forget = DeleteOperation(retired.path, missing_ok=True)
+    if event is None:
+        await run.attempt([forget])
+        return
+    while older := await _older_events(run, name, tag, event):
+        is_last = run.dry_run or len(older) < _EVENTS_PER_COMMIT
+        await run.attempt(await _forgetting(run, name, older))
+        run.report.purged_tag_states += len(older)
+        if is_last:
+            break
+    # "There is no tag" needs no entry.
+    gone = [event] if event_of(event).what == DELETED else []
+    await run.attempt([*await _forgetting(run, name, gone), forget])
 
 
 async def _older_events(run: Run, name: str, tag: str, event: ObjectInfo) -> Sequence[ObjectInfo]:

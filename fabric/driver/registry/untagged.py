@@ -15,7 +15,7 @@ from fabric.driver.registry.bookkeeping import (
     trash_path,
     uses_prefix,
 )
-from fabric.driver.registry.collection import COLLECTOR, Run
+from fabric.driver.registry.collection import COLLECTOR, Decision, Run, dropping
 from fabric.driver.registry.manifest_store import unlinking
 from fabric.driver.registry.names import Digest, manifest_link_path, parse_digest
 from fabric.wire.messages import DeleteOperation, ObjectInfo
@@ -26,19 +26,20 @@ async def collect_untagged(run: Run) -> None:
     if run.policy.untagged_after_s < 0:
         return
     ripe_ms = run.before_ms(run.policy.untagged_after_s)
-    async for mark in run.entries(UNTAGGED_PREFIX):
+
+    async def decide(mark: ObjectInfo) -> Decision | None:
         if since_ms(mark) > ripe_ms:
             run.report.keep("manifests without a tag, not old enough")
-            continue
+            return None
         name, digest = marked(mark.path, UNTAGGED_PREFIX)
         link = await run.find(manifest_link_path(name, digest))
         if link is None or await _is_needed(run, name, digest, link):
-            await run.drop(mark)
-            continue
+            return dropping(mark)
         stamp = run.stamper.stamp(COLLECTOR)
         drop = DeleteOperation(mark.path, if_generation=mark.generation)
-        if await run.attempt([drop, *unlinking(name, digest, link, stamp)]):
-            run.report.trashed_manifests += 1
+        return Decision([drop, *unlinking(name, digest, link, stamp)], "trashed_manifests")
+
+    await run.look_at(UNTAGGED_PREFIX, decide)
 
 
 async def _is_needed(run: Run, name: str, digest: Digest, link: ObjectInfo) -> bool:

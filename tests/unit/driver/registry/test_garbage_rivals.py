@@ -149,9 +149,9 @@ async def a_restoration_and_a_deletion(process: Process) -> None:
     await a_deletion(process)
 
 
-async def a_deletion_to_the_end(process: Process) -> None:
+async def a_deletion_and_a_pass(process: Process) -> None:
     await a_deletion(process)
-    await two_passes(process)
+    await a_pass(process)
 
 
 def a_pass_that_is_killed(commits: int) -> Deed:
@@ -169,7 +169,7 @@ def a_pass_that_is_killed(commits: int) -> Deed:
 
 DEEDS: list[Deed] = [
     a_pass, two_passes, an_upload, an_upload_elsewhere, a_mount, a_push, a_bold_push, a_push_of_an_index,
-    a_deletion, a_deletion_to_the_end, a_restoration, a_restoration_of_a_tag,
+    a_deletion, a_deletion_and_a_pass, a_restoration, a_restoration_of_a_tag,
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from fabric.driver.object_store import Buffer
 from fabric.driver.registry.blobs import Blobs
 from fabric.driver.registry.bookkeeping import Stamper
-from fabric.driver.registry.collection import COLLECTOR, Policy, Report
+from fabric.driver.registry.collection import COLLECTOR, Decision, Pace, Policy, Report
 from fabric.driver.registry.garbage import GarbageCollection
 from fabric.driver.registry.history import History
 from fabric.driver.registry.manifest_store import ManifestStore
@@ -142,7 +142,7 @@ class Process:
         self.manifests = ManifestStore(store, MANIFEST_BYTES_MAX, stamper)
         self.undelete = Undelete(store, self.manifests, stamper, MANIFEST_BYTES_MAX)
         self.history = History(store)
-        self.garbage = GarbageCollection(store, stamper, policy, MANIFEST_BYTES_MAX, pause)
+        self.garbage = GarbageCollection(store, stamper, policy, MANIFEST_BYTES_MAX, PACE)
 
     async def upload(self, name: str, data: bytes) -> Digest:
         """One blob, whole."""
@@ -176,6 +176,13 @@ class Process:
 
 async def pause() -> None:
     await asyncio.sleep(0)
+
+
+async def one_by_one(coroutines: Sequence[Coroutine[Any, Any, Decision | None]]) -> list[Decision | None]:
+    return [await coroutine for coroutine in coroutines]
+
+
+PACE = Pace(pause, one_by_one)
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
