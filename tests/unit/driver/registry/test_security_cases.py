@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 import fabric.driver.registry.http as http_shell
+import fabric.driver.registry.http_body as http_body
 from fabric.settings import Settings
 from tests.unit.driver.registry.harness import (
     OCI_INDEX,
@@ -188,7 +189,10 @@ async def test_case_7_a_client_without_a_whole_request_is_cut_off(
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @asynchronous
-async def test_case_7_a_client_that_trickles_its_body_is_given_up(method: str) -> None:
+async def test_case_7_a_client_that_trickles_its_body_is_given_up(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_shell, "LINGER_S", 0.1)
     async with registry(settings=Settings(client_stall_timeout_s=0.4)) as client:
         path = "/v2/app/manifests/latest" if method == "PUT" else await client.start_upload()
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
@@ -293,7 +297,8 @@ async def test_case_10_ambiguous_framing_is_refused_and_the_connection_closed(re
 
 @asynchronous
 async def test_case_10_framing_that_breaks_in_mid_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fabric.driver.registry.http_body.FRAMING_CHECK_S", 0.05)
+    monkeypatch.setattr(http_shell, "LINGER_S", 0.1)
+    monkeypatch.setattr(http_body, "FRAMING_CHECK_S", 0.05)
     async with registry() as client:
         location = await client.start_upload()
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
