@@ -37,7 +37,7 @@ TASKS_S = 250.0
 QUIET_S = 90.0
 SHIFT_BYTES_MIN = 2 * KIB
 """Groups here hold little: a rebalance must not find them all about equally full."""
-SEARCH_SHARES = (0.02, 0.15)
+SEARCH_SHARES = (0.02, 0.1)
 """Of runs without and with operators: how many end with a search for orphans, the costliest part."""
 
 

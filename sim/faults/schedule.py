@@ -20,7 +20,7 @@ PAUSES_S = ((0.1, 2.5), (0.1, 2.5), (0.02, 0.6))
 KINDS_MIN, KINDS_MAX = 2, 7
 WEATHER, BLACKOUT, FIRST = 0, 1, 2
 BLACKOUT_SHARE = 0.3
-SCRUB_SHARES = (0.05, 0.5)
+SCRUB_SHARES = (0.03, 0.3)
 """Of runs without and with damaged disks: how many scrub."""
 
 ALL_KINDS = {**processes.KINDS, **disks.KINDS, **network.KINDS, **upkeep.KINDS, **operations.KINDS}
