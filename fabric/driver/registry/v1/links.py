@@ -4,8 +4,9 @@ Two invariants, each kept by every single commit:
 
 - A repository that has an image has all its ancestors.  So they are linked from the first on, and let go
   from the last on, and each link demands the one of its parent.
-- An image is removed only at the generation of its ``links`` at which no owner was seen.  Every new link
-  raises that generation, so of a link and a removal at the same time one fails.
+- An image is there as long as it has an owner: the last one that lets go removes it, at the generation of
+  its ``links`` at which no other owner was seen.  Every link that is made or let go raises that generation,
+  so of two changes at the same time one fails and looks again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fabric.driver.registry.v1.names import (
     owners_prefix,
 )
 from fabric.driver.registry.v1.visitor import absent
-from fabric.errors import NotFound, Precondition
+from fabric.errors import NotFound, Precondition, Unavailable
 from fabric.wire.messages import (
     AnyOperation,
     AppendOperation,
@@ -43,6 +44,8 @@ ANCESTRY_BYTES_MAX = 128 * ANCESTRY_MAX
 
 _BATCH = 50
 """Images linked in one commit."""
+
+_ATTEMPTS_MAX = 16
 
 
 def linking(name: str, image: str, checksum: str, parent: str, depth: int) -> list[AnyOperation]:
@@ -134,30 +137,39 @@ class Links:
         """
         while links := await self.all_of(name):
             for link in sorted(links, key=depth_of, reverse=True):
-                image = link.path.removeprefix(images_prefix(name))
-                await self._store.commit(
-                    [
-                        DeleteOperation(link.path, missing_ok=True),
-                        DeleteOperation(owner_path(image, name), missing_ok=True),
-                    ]
-                )
-                await self.remove_unowned(image)
+                await self._unlink(name, link.path.removeprefix(images_prefix(name)))
 
-    async def remove_unowned(self, image: str) -> None:
-        """Remove an image that no repository has; harmless for any other."""
-        try:
-            links = await self._store.stat(links_path(image))
-        except NotFound:
+    async def _unlink(self, name: str, image: str) -> None:
+        """Let an image go, and remove it if no other repository has it, both in one commit."""
+        for _ in range(_ATTEMPTS_MAX):
+            steps: list[AnyOperation] = [
+                DeleteOperation(image_path(name, image), missing_ok=True),
+                DeleteOperation(owner_path(image, name), missing_ok=True),
+            ]
+            try:
+                links = await self._store.stat(links_path(image))
+                owners = (await self._store.list(owners_prefix(image), limit=2)).objects
+                if any(owner.path != owner_path(image, name) for owner in owners):
+                    # Of two owners that let go at the same time, the second shall see that it is the last.
+                    steps += [
+                        CheckOperation(links.path, links.generation),
+                        AppendOperation(links.path, [], 0),
+                    ]
+                else:
+                    steps += _removing(image, links.generation)
+                await self._store.commit(steps)
+            except Precondition:
+                continue  # somebody else links it, or lets it go
+            except NotFound:
+                await self._store.commit(steps[:2])  # the image has gone
             return
-        if (await self._store.list(owners_prefix(image), limit=1)).objects:
-            return
-        paths = (json_path(image), layer_path(image), ancestry_path(image), files_path(image))
-        try:
-            await self._store.commit(
-                [
-                    DeleteOperation(links_path(image), if_generation=links.generation),
-                    *(DeleteOperation(path, missing_ok=True) for path in paths),
-                ]
-            )
-        except (NotFound, Precondition):
-            return  # it was linked again, or removed by another
+        raise Unavailable(f"image {image} is being changed by others again and again")
+
+
+def _removing(image: str, generation: int) -> list[AnyOperation]:
+    """Remove an image, unless it was linked since its ``links`` had that generation."""
+    paths = (json_path(image), layer_path(image), ancestry_path(image), files_path(image))
+    return [
+        DeleteOperation(links_path(image), if_generation=generation),
+        *(DeleteOperation(path, missing_ok=True) for path in paths),
+    ]
