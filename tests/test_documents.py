@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+GARBAGE = (ROOT / "docs/garbage-collection.md").read_text()
 
 
 def _links() -> Iterator[tuple[Path, str]]:
@@ -70,7 +71,7 @@ def _parse(command: click.Command, arguments: list[str]) -> None:
             _parse(inner, rest)
 
 
-@pytest.mark.parametrize("arguments", [*_commands(README), *_operations()], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*_commands(README), *_operations(), *_commands(GARBAGE)], ids=" ".join)
 def test_a_command_that_is_shown_is_one(arguments: list[str]) -> None:
     _parse(fabric, arguments)
 

@@ -33,7 +33,7 @@ proxy_option = click.option(
 )
 config_option = click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     default=None,
     help="TOML file with a [settings] table: the one of the registries.",
 )

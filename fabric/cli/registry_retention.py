@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rules",
     "rules_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     help="TOML file of rules: docs/garbage-collection.md.",
 )

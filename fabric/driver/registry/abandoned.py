@@ -24,11 +24,12 @@ async def discard_uploads(run: Run) -> None:
 
     async def decide(info: ObjectInfo) -> Decision | None:
         noted = info.attributes
-        if info.size != int(noted.get(_SEEN_SIZE, "0")):
+        has_date = SINCE in noted or _STARTED in noted
+        if info.size != int(noted.get(_SEEN_SIZE, "0")) or not has_date:
             run.report.keep("uploads that grow")
             seen = {_SEEN_SIZE: str(info.size), SINCE: str(run.now_ms)}
             return Decision([AppendOperation(info.path, [], info.size, seen)])
-        if int(noted.get(SINCE, noted.get(_STARTED, "0"))) > idle_ms:
+        if int(noted[SINCE] if SINCE in noted else noted[_STARTED]) > idle_ms:
             run.report.keep("uploads that have not grown lately")
             return None
         return Decision(dropping(info).steps, "discarded_uploads")

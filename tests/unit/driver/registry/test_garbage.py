@@ -230,6 +230,15 @@ def test_uploads_expire_when_they_do_not_grow() -> None:
     assert shop.store.paths("uploads/") == []
 
 
+def test_something_under_uploads_without_a_date_gets_one() -> None:
+    shop = process(PATIENT)
+    run(shop.store.put("uploads/unknown", b""))
+    run(shop.collect(passes=2, advance_s=49))
+    assert shop.store.paths("uploads/") == ["uploads/unknown"]
+    run(shop.collect(advance_s=2))
+    assert shop.store.paths("uploads/") == []
+
+
 def test_an_upload_that_grows_while_it_expires_is_kept() -> None:
     shop = process()
     upload = run(shop.uploads.start("app", "sha256"))
