@@ -247,3 +247,26 @@ def paths_left(storage: Storage) -> list[str]:
     """What is in the catalog but for notes about collection itself."""
     page = storage.list_page("", "", "", 1000).objects
     return [info.path for info in page if not info.path.startswith("meta/")]
+
+
+def test_a_deleted_image_comes_back_by_command(shared_fabric: FabricUp) -> None:
+    registry = HttpRegistry(shared_fabric.registry)
+    client = Client(1, [shared_fabric.registry])
+    while not client.tags:
+        client.work()
+    (name, tag), (digest, _) = next(iter(client.tags.items()))
+    assert registry.ask("DELETE", f"/v2/{name}/manifests/{digest}").status == 202
+    assert registry.get_manifest(name, tag).status == 404
+
+    def command(*arguments: str) -> str:
+        result = shared_fabric.fabric("registry", *arguments, "--proxy", shared_fabric.proxy)
+        assert result.returncode == 0, result.stderr.decode()
+        return result.stdout.decode()
+
+    assert digest in command("trash", name)
+    command("gc", "run")
+    assert "in the trash" in command("gc", "why", digest)
+    assert f"{name}:{tag} is {digest}" in command("restore", f"{name}@{digest}")
+    client.pull((name, tag))
+    changes = [each["what"] for each in json.loads(command("history", f"{name}:{tag}", "--json"))]
+    assert changes[-2:] == ["deleted", "restored"]
