@@ -2,8 +2,9 @@
 
 Two invariants, each kept by every single commit:
 
-- A repository that has an image has all its ancestors.  So they are linked from the first on, and let go
-  from the last on, and each link demands the one of its parent.
+- A repository that has an image has all its ancestors.  So they are linked from the first on, and each
+  link demands the one of its parent.  They are let go from the last on, only all at once, and only as
+  long as the repository has the generation that it had before they were listed: each link raises it.
 - An image is there as long as it has an owner: the last one that lets go removes it, at the generation of
   its ``links`` at which no other owner was seen.  Every link that is made or let go raises that generation,
   so of two changes at the same time one fails and looks again.
@@ -12,6 +13,7 @@ Two invariants, each kept by every single commit:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -24,6 +26,7 @@ from fabric.driver.registry.v1.names import (
     json_path,
     layer_path,
     links_path,
+    name_path,
     owner_path,
     owners_prefix,
 )
@@ -51,7 +54,7 @@ _ATTEMPTS_MAX = 16
 def linking(name: str, image: str, checksum: str, parent: str, depth: int) -> list[AnyOperation]:
     """Make an image a repository's own.  Fails unless its parent is.
 
-    The commit must also make the image, or raise its ``links``.
+    The commit must also raise the repository's generation, and make the image or raise its ``links``.
     """
     has_parent: list[AnyOperation] = [CheckOperation(image_path(name, parent), MUST_EXIST)] if parent else []
     attributes = {"checksum": checksum, "depth": str(depth)}
@@ -65,6 +68,11 @@ def linking(name: str, image: str, checksum: str, parent: str, depth: int) -> li
 def depth_of(link: ObjectInfo) -> int:
     """How many images a linked one consists of."""
     return int(link.attributes["depth"])
+
+
+def raising(name: str) -> AppendOperation:
+    """Raise the generation of a repository, which must exist."""
+    return AppendOperation(name_path(name), [], 0)
 
 
 class Links:
@@ -81,10 +89,15 @@ class Links:
             raise absent() from error
         return msgspec.json.decode(data, type=list[str])
 
-    async def link(self, name: str, image: str) -> None:
-        """Make an image and its ancestors the repository's own.
+    async def announce(self, name: str) -> None:
+        """Let the repository exist."""
+        with suppress(Precondition):  # it does
+            await self._store.commit([PutOperation(name_path(name), [], if_generation=0)])
 
-        Raises RegistryError 404 when one of them is being removed.
+    async def link(self, name: str, image: str) -> None:
+        """Make an image and its ancestors the repository's own, which must exist.
+
+        Raises RegistryError 404 when one of them is being removed, or the repository.
         """
         ancestry = await self.ancestry(image)
         missing = []
@@ -94,7 +107,7 @@ class Links:
             missing.append((one, (*ancestry[position + 1 :], "")[0], len(ancestry) - position))
         missing.reverse()
         for start in range(0, len(missing), _BATCH):
-            steps: list[AnyOperation] = []
+            steps: list[AnyOperation] = [raising(name)]
             for one, parent, depth in missing[start : start + _BATCH]:
                 checksum = await self._checksum(one)
                 steps += [
@@ -130,19 +143,21 @@ class Links:
                 return found
             after = page.next
 
-    async def unlink_all(self, name: str) -> None:
+    async def unlink_all(self, name: str, generation: int) -> bool:
         """Let all images of a repository go; those that no other has are removed.
 
-        What is linked meanwhile goes as well: in the end there is none.
+        ``generation`` is that of the repository, seen before.  False: it was changed meanwhile.
         """
-        while links := await self.all_of(name):
-            for link in sorted(links, key=depth_of, reverse=True):
-                await self._unlink(name, link.path.removeprefix(images_prefix(name)))
+        for link in sorted(await self.all_of(name), key=depth_of, reverse=True):
+            if not await self._unlink(name, generation, link.path.removeprefix(images_prefix(name))):
+                return False
+        return True
 
-    async def _unlink(self, name: str, image: str) -> None:
+    async def _unlink(self, name: str, generation: int, image: str) -> bool:
         """Let an image go, and remove it if no other repository has it, both in one commit."""
         for _ in range(_ATTEMPTS_MAX):
             steps: list[AnyOperation] = [
+                CheckOperation(name_path(name), generation),
                 DeleteOperation(image_path(name, image), missing_ok=True),
                 DeleteOperation(owner_path(image, name), missing_ok=True),
             ]
@@ -158,12 +173,21 @@ class Links:
                 else:
                     steps += _removing(image, links.generation)
                 await self._store.commit(steps)
-            except Precondition:
-                continue  # somebody else links it, or lets it go
             except NotFound:
-                await self._store.commit(steps[:2])  # the image has gone
-            return
+                return True  # another has let it go, and removed it
+            except Precondition:
+                if await self._generation_of(name) != generation:
+                    return False
+                continue  # somebody else links it, or lets it go
+            return True
         raise Unavailable(f"image {image} is being changed by others again and again")
+
+    async def _generation_of(self, name: str) -> int:
+        """The repository's; 0 when there is none."""
+        try:
+            return (await self._store.stat(name_path(name))).generation
+        except NotFound:
+            return 0
 
 
 def _removing(image: str, generation: int) -> list[AnyOperation]:

@@ -19,7 +19,7 @@ import msgspec
 from fabric.driver.object_store import Buffer, ObjectStore
 from fabric.driver.registry.digests import NewDigest
 from fabric.driver.registry.v1.checksums import PAYLOAD, Checksum, payload_start
-from fabric.driver.registry.v1.links import ANCESTRY_MAX, MUST_EXIST, Links, linking
+from fabric.driver.registry.v1.links import ANCESTRY_MAX, MUST_EXIST, Links, linking, raising
 from fabric.driver.registry.v1.names import (
     ancestry_path,
     is_image_id,
@@ -190,6 +190,7 @@ class Pushes:
             if push.parent:
                 await self._images.find_anywhere(visitor, push.parent)
                 if visitor.repository:
+                    await self._links.announce(visitor.repository)
                     await self._links.link(visitor.repository, push.parent)
             try:
                 await self._store.commit(await self._finishing(visitor.repository, push, layer, declared))
@@ -229,7 +230,9 @@ class Pushes:
         if declared.kind != PAYLOAD:
             attributes["tarsum"] = str(declared)
         has_parent: list[AnyOperation] = [CheckOperation(json_path(parent), MUST_EXIST)] if parent else []
-        links = linking(repository, image, checksum, parent, len(ancestors) + 1) if repository else []
+        links: list[AnyOperation] = []
+        if repository:
+            links = [raising(repository), *linking(repository, image, checksum, parent, len(ancestors) + 1)]
         return [
             *has_parent,
             CheckOperation(pushed_json_path(image), push.generation),

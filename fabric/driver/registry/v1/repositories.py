@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry.v1.links import MUST_EXIST, Links
+from fabric.driver.registry.v1.links import MUST_EXIST, Links, raising
 from fabric.driver.registry.v1.names import (
     NAMES_PREFIX,
     image_path,
@@ -56,7 +56,7 @@ class Repositories:
     async def announce(self, name: str) -> None:
         """Let the repository exist."""
         if await self._stat(name_path(name)) is None:
-            await self._store.commit([PutOperation(name_path(name), [])])
+            await self._links.announce(name)
 
     async def images(self, name: str) -> list[dict[str, str]]:
         """Each image's id and checksum.  Raises RegistryError 404."""
@@ -89,6 +89,7 @@ class Repositories:
         cannot pull, 409 for a tag that has to stay.
         """
         for _ in range(_ATTEMPTS_MAX):
+            await self.announce(name)
             await self._images.find_anywhere(visitor, image)
             seen = await self._stat(tag_path(name, tag))
             if seen is not None and once:
@@ -104,10 +105,10 @@ class Repositories:
                         PutOperation(
                             tag_path(name, tag), [], attributes={"image": image}, if_generation=condition
                         ),
-                        PutOperation(name_path(name), []),
+                        raising(name),
                     ]
                 )
-            except Precondition:
+            except (NotFound, Precondition):
                 continue  # the repository is being deleted, or a rival set the tag
             return
         raise Unavailable(f"tag {tag} of {name} is being changed by others again and again")
@@ -127,13 +128,23 @@ class Repositories:
 
         Raises RegistryError 404; 409 when a tag has to stay.
         """
-        if any(map(is_immutable, await self.tags(name))):
-            raise refused(409, "A tag of the repository is immutable")
-        await self._delete_tags(name)
-        await self._links.unlink_all(name)
-        # No tag can be set any more, but some may have been before their images went.
-        await self._delete_tags(name)
-        await self._store.commit([DeleteOperation(name_path(name), missing_ok=True)])
+        await self._must_exist(name)
+        for _ in range(_ATTEMPTS_MAX):
+            # Whoever sets a tag or links an image raises the generation; then all is looked at again.
+            seen = await self._stat(name_path(name))
+            if seen is None:
+                return
+            if any(map(is_immutable, await self.tags(name))):
+                raise refused(409, "A tag of the repository is immutable")
+            await self._delete_tags(name)
+            if not await self._links.unlink_all(name, seen.generation):
+                continue
+            try:
+                await self._store.commit([DeleteOperation(seen.path, if_generation=seen.generation)])
+            except (NotFound, Precondition):
+                continue
+            return
+        raise Unavailable(f"{name} is being changed by others again and again")
 
     async def _delete_tags(self, name: str) -> None:
         while page := (await self._store.list(tags_prefix(name), limit=OPERATIONS_MAX)).objects:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -159,6 +161,31 @@ async def test_garbage_collection_discards_what_does_not_go_on_and_nothing_else(
         assert await docker.put_image(APP)
         assert (await docker.put_tag("app", "2", APP)).status == 200
         assert list(await docker.pull("app", "2")) == [APP.id, BASE.id]
+
+
+@asynchronous
+async def test_garbage_collection_leaves_a_layer_that_has_just_begun_to_arrive() -> None:
+    async with legacy() as docker:
+        await docker.put_json(BASE)
+        sent, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield BASE.layer[:10]
+            sent.set()
+            await goes_on.wait()
+            yield BASE.layer[10:]
+
+        put = asyncio.create_task(docker.ask("PUT", f"images/{BASE.id}/layer", data=slow()))
+        await sent.wait()
+        store = docker.registry.store
+        async with asyncio.timeout(10):
+            while not any("/stream-" in path for path in store.paths("uploads/")):
+                await asyncio.sleep(0.01)
+        stamper = Stamper(lambda: time.time_ns() // 1_000_000, lambda: "0" * 32)
+        await garbage_collection(store, Settings(), stamper).run()
+        goes_on.set()
+        assert (await put).status == 200
+        assert (await docker.put_checksum(BASE)).status == 200
 
 
 # --- what is refused ------------------------------------------------------------------------------

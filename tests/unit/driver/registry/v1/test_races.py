@@ -47,19 +47,21 @@ class Digest:
 
 
 class Shuffled(MemoryStore):
-    """Lets others go first before each step, as often as the dice say."""
+    """Lets others go first before each step, as often as the dice say; checks what each commit leaves."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._rng = rng
 
     async def _yield(self) -> None:
-        for _ in range(self._rng.choice((0, 0, 1, 2, 5, 20))):
+        for _ in range(self._rng.choice((0, 0, 1, 2, 5, 20, 300))):
             await asyncio.sleep(0)
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
         await self._yield()
-        return await super().commit(operations)
+        infos = await super().commit(operations)
+        check_links(self)
+        return infos
 
     async def stat(self, path: str) -> ObjectInfo:
         info = await super().stat(path)
@@ -121,31 +123,30 @@ class World:
         await self.pushes.take_layer(push, pieces(image.layer))
         await self.pushes.finish(visitor, image.id, parse_checksum(image.payload))
 
-    def check(self) -> None:
-        """The invariants of ``links`` and of tags."""
-        paths = set(self.store.paths("v1/"))
-        images = {path.split("/")[2] for path in paths if path.startswith("v1/images/")}
-        owners = {tuple(path.split("/", 3)[2:]) for path in paths if path.startswith("v1/owners/")}
-        links = {
-            (path.rpartition("/")[2], path.removeprefix("v1/repositories/").partition("/_images/")[0])
-            for path in paths
-            if "/_images/" in path
-        }
-        assert owners == links
-        assert {image for image, _ in links} == images, (
-            "no image without an owner, no owner without its image"
-        )
-        for image in images:
-            parts = {path.rpartition("/")[2] for path in paths if path.startswith(f"v1/images/{image}/")}
-            assert parts == {"json", "layer", "ancestry", "links"}
-        for image, name in links:
-            for ancestor in json.loads(self.store.content(f"v1/images/{image}/ancestry")):
-                assert (ancestor, name) in links, "a repository has all ancestors of its images"
-        for path in paths:
-            name, is_tag, _ = path.removeprefix("v1/repositories/").partition("/_tags/")
-            if is_tag:
-                attributes = self.store.entries[path].attributes or {}
-                assert (attributes["image"], name) in links, "a tag names an image of its repository"
+
+def check_links(store: MemoryStore) -> None:
+    """What holds after every single commit, so that a process may die at any time."""
+    paths = store.paths("v1/")
+    images = {path.split("/")[2] for path in paths if path.startswith("v1/images/")}
+    owners = {tuple(path.split("/", 3)[2:]) for path in paths if path.startswith("v1/owners/")}
+    links = {
+        (path.rpartition("/")[2], path.removeprefix("v1/repositories/").partition("/_images/")[0])
+        for path in paths
+        if "/_images/" in path
+    }
+    assert owners == links
+    assert {image for image, _ in links} == images, "no image without an owner, no owner without its image"
+    for image in images:
+        parts = {path.rpartition("/")[2] for path in store.paths(f"v1/images/{image}/")}
+        assert parts == {"json", "layer", "ancestry", "links"}
+    for image, name in links:
+        for ancestor in json.loads(store.content(f"v1/images/{image}/ancestry")):
+            assert (ancestor, name) in links, "a repository has all ancestors of its images"
+    for path in paths:
+        name, is_tag, _ = path.removeprefix("v1/repositories/").partition("/_tags/")
+        if is_tag:
+            tagged = (store.entries[path].attributes or {})["image"]
+            assert (tagged, name) in links, "a tag names an image of its repository"
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -160,7 +161,7 @@ def test_the_invariants_hold_after_any_order(seed: int) -> None:
         return world
 
     world = asyncio.run(run())
-    world.check()
+    check_links(world.store)
     assert world.done["deleted"] + world.done["tagged"] > 0
 
 

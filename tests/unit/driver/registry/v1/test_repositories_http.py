@@ -75,7 +75,7 @@ async def test_a_long_ancestry_is_linked_in_several_commits() -> None:
         docker.token = ""
         commits = len(docker.registry.store.commits)
         assert (await docker.put_tag("copy", "1", long[-1])).status == 200
-        assert len(docker.registry.store.commits) - commits == 4
+        assert len(docker.registry.store.commits) - commits == 5
         assert list(await docker.pull("copy", "1")) == [image.id for image in reversed(long)]
 
 

@@ -231,6 +231,21 @@ def test_a_hostile_layer_is_unreadable_and_nothing_worse(data: bytes) -> None:
             work(pieces_of(data, 65_536))
 
 
+@pytest.mark.parametrize("kind", [b"x", b"L", b"K", b"g"])
+def test_a_header_that_claims_gigabytes_is_given_up_at_once(kind: bytes) -> None:
+    taken = 0
+
+    def read() -> bytes:
+        nonlocal taken
+        data = bytes(65_536) if taken else header_of(kind, HUGE)
+        taken += len(data)
+        return data if taken < 2**25 else b""
+
+    with pytest.raises(UnreadableLayer, match="headers that are too large"):
+        listing(read)
+    assert taken < 2**20
+
+
 @pytest.mark.parametrize(
     ("limit", "value"), [("MEMBERS_MAX", 3), ("UNPACKED_BYTES_MAX", 2000), ("LISTING_CHARACTERS_MAX", 10)]
 )
