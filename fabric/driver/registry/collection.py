@@ -10,7 +10,7 @@ import msgspec
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import Stamper
 from fabric.errors import NotFound, Precondition
-from fabric.settings import Settings
+from fabric.settings import OPERATIONS_MAX, Settings
 from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, DeleteOperation, ObjectInfo
 
 Pause = Callable[[], Awaitable[None]]
@@ -24,6 +24,7 @@ class Decision(NamedTuple):
     """All of them or none."""
     counts: str = ""
     """The field of the report that counts it; empty: none."""
+    amount: int = 1
     freed_bytes: int = 0
 
 
@@ -148,15 +149,24 @@ class Run:
         return True
 
     async def settle(self, decisions: Sequence[Decision | None]) -> None:
-        """Act on all that were decided: in one commit or, when any of them fails, in one for each."""
-        wanted = [decision for decision in decisions if decision is not None]
-        if len(wanted) > 1 and await self.attempt([step for each in wanted for step in each.steps]):
-            done = wanted
+        """Act on all that were decided: in few commits or, when one of those fails, in one for each."""
+        room, together = OPERATIONS_MAX, list[Decision]()
+        for decision in filter(None, decisions):
+            if len(decision.steps) > room:
+                await self._settle_together(together)
+                room, together = OPERATIONS_MAX, []
+            together.append(decision)
+            room -= len(decision.steps)
+        await self._settle_together(together)
+
+    async def _settle_together(self, decisions: Sequence[Decision]) -> None:
+        if len(decisions) > 1 and await self.attempt([step for each in decisions for step in each.steps]):
+            done = decisions
         else:
-            done = [each for each in wanted if await self.attempt(each.steps)]
+            done = [each for each in decisions if await self.attempt(each.steps)]
         for each in done:
             if each.counts:
-                setattr(self.report, each.counts, getattr(self.report, each.counts) + 1)
+                setattr(self.report, each.counts, getattr(self.report, each.counts) + each.amount)
             self.report.freed_bytes += each.freed_bytes
 
     async def look_at(

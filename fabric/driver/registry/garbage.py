@@ -76,6 +76,6 @@ async def collect_bytes(run: Run) -> None:
             DeleteOperation(mark.path, if_generation=mark.generation),
             DeleteOperation(found.path, if_generation=found.generation),
         ]
-        return Decision(steps, "freed", found.size)
+        return Decision(steps, "freed", freed_bytes=found.size)
 
     await run.look_at(GARBAGE_PREFIX, decide)

@@ -6,7 +6,7 @@ purged here only loses its entry: the bytes go when nobody owns them any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from fabric.driver.registry.bookkeeping import (
     RETIRED_PREFIX,
@@ -20,7 +20,7 @@ from fabric.driver.registry.bookkeeping import (
     untagged_path,
     uses_prefix,
 )
-from fabric.driver.registry.collection import Run
+from fabric.driver.registry.collection import TOGETHER, Decision, Run, dropping
 from fabric.driver.registry.history import DELETED, event_of
 from fabric.driver.registry.manifests import parse_manifest
 from fabric.driver.registry.names import (
@@ -42,57 +42,64 @@ _REFERRERS_PER_COMMIT = 200
 
 async def purge_retired(run: Run) -> None:
     """Purge what is due.  Raises FabricError of the store."""
+    changes: list[ObjectInfo] = []
+    async for retired in _due(run):
+        if retired.attributes["kind"] == "tag":
+            changes.append(retired)
+            if len(changes) == TOGETHER:
+                await _purge_tag_states(run, changes)
+                changes = []
+        else:
+            await _purge_trash(run, retired)
+    await _purge_tag_states(run, changes)
+
+
+async def _due(run: Run) -> AsyncIterator[ObjectInfo]:
     due_ms = run.before_ms(run.policy.undelete_s)
     async for retired in run.entries(RETIRED_PREFIX):
-        await run.pace.pause()
-        key = retired.path.removeprefix(RETIRED_PREFIX).split("/", 1)[0]
-        if int(key.split("-", 1)[0]) > due_ms:
-            run.report.keep("deletions and changes of tags that can be undone, more than")
+        if int(_key_of(retired).split("-", 1)[0]) > due_ms:
+            run.report.keep("deletions and changes of tags that can be undone, at least")
             return
-        name, kind = retired.attributes["repository"], retired.attributes["kind"]
-        if kind == "tag":
-            await _purge_tag_states(run, retired, name, retired.attributes["tag"], key)
-            continue
-        digest = parse_digest(retired.attributes["digest"])
-        trashed = await run.find(trash_path(name, "blob" if kind == "blob" else "manifest", digest))
-        if trashed is None or trashed.attributes["key"] != key:
-            await run.drop(retired)  # restored, or deleted once more since
-        elif await run.has_any(uses_prefix(name, digest)):
-            # A manifest, perhaps one in the trash, would be broken for good.  Whoever ends the last use
-            # sets a mark again.
-            run.report.keep("deleted content that a manifest still references")
-            await run.drop(retired)
-        elif kind == "blob":
-            await _purge_blob(run, retired, trashed, name, digest)
-        else:
-            await _purge_manifest(run, retired, trashed, name, digest)
+        yield retired
+
+
+def _key_of(retired: ObjectInfo) -> str:
+    return retired.path.removeprefix(RETIRED_PREFIX).split("/", 1)[0]
 
 
 # --- tags -----------------------------------------------------------------------------------------
 
 
-async def _purge_tag_states(run: Run, retired: ObjectInfo, name: str, tag: str, key: str) -> None:
-    """Forget what the tag was before an event that is long past."""
-    event = await run.find(f"{history_prefix(name, tag)}{key}")
-    forget = DeleteOperation(retired.path, missing_ok=True)
+async def _purge_tag_states(run: Run, changes: Sequence[ObjectInfo]) -> None:
+    """Forget what tags were before changes that are long past.
+
+    Of several changes of one tag the newest does the work of all.
+    """
+    newest: dict[tuple[str, str], ObjectInfo] = {}
+    for change in sorted(changes, key=lambda change: change.generation):
+        newest[change.attributes["repository"], change.attributes["tag"]] = change
+    working = list(newest.values())
+    others = [dropping(change) for change in changes if change not in working]
+    decisions = await run.pace.gather([_forget_before(run, change) for change in working])
+    await run.settle([*decisions, *others])
+    await run.pace.pause()
+
+
+async def _forget_before(run: Run, change: ObjectInfo) -> Decision:
+    name, tag = change.attributes["repository"], change.attributes["tag"]
+    done = DeleteOperation(change.path, missing_ok=True)
+    event = await run.find(f"{history_prefix(name, tag)}{_key_of(change)}")
     if event is None:
-        await run.attempt([forget])
-        return
-    while older := await _older_events(run, name, tag, event):
-        is_last = run.dry_run or len(older) < _EVENTS_PER_COMMIT
-        await run.attempt(await _forgetting(run, name, older))
-        run.report.purged_tag_states += len(older)
-        if is_last:
-            break
-    # "There is no tag" needs no entry.
-    gone = [event] if event_of(event).what == DELETED else []
-    await run.attempt([*await _forgetting(run, name, gone), forget])
-
-
-async def _older_events(run: Run, name: str, tag: str, event: ObjectInfo) -> Sequence[ObjectInfo]:
+        return Decision([done])
     # The oldest come first, so that one page is enough to make progress.
     page = await run.store.list(history_prefix(name, tag), limit=_EVENTS_PER_COMMIT)
-    return [info for info in page.objects if info.generation < event.generation]
+    older = [info for info in page.objects if info.generation < event.generation]
+    if len(older) == _EVENTS_PER_COMMIT:
+        return Decision(await _forgetting(run, name, older), "purged_tag_states", amount=len(older))
+    # "There is no tag" needs no entry.
+    gone = [event] if event_of(event).what == DELETED else []
+    steps = await _forgetting(run, name, [*older, *gone])
+    return Decision([*steps, done], "purged_tag_states", amount=len(older))
 
 
 async def _forgetting(run: Run, name: str, entries: Sequence[ObjectInfo]) -> list[AnyOperation]:
@@ -113,6 +120,24 @@ async def _forgetting(run: Run, name: str, entries: Sequence[ObjectInfo]) -> lis
 
 
 # --- the trash ------------------------------------------------------------------------------------
+
+
+async def _purge_trash(run: Run, retired: ObjectInfo) -> None:
+    await run.pace.pause()
+    name, kind = retired.attributes["repository"], retired.attributes["kind"]
+    digest = parse_digest(retired.attributes["digest"])
+    trashed = await run.find(trash_path(name, "blob" if kind == "blob" else "manifest", digest))
+    if trashed is None or trashed.attributes["key"] != _key_of(retired):
+        await run.drop(retired)  # restored, or deleted once more since
+    elif await run.has_any(uses_prefix(name, digest)):
+        # A manifest, perhaps one in the trash, would be broken for good.  Whoever ends the last use
+        # sets a mark again.
+        run.report.keep("deleted content that a manifest still references")
+        await run.drop(retired)
+    elif kind == "blob":
+        await _purge_blob(run, retired, trashed, name, digest)
+    else:
+        await _purge_manifest(run, retired, trashed, name, digest)
 
 
 async def _purge_blob(run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest) -> None:
