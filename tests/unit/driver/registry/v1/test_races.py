@@ -135,6 +135,7 @@ def check_links(store: MemoryStore) -> None:
         if "/_images/" in path
     }
     assert owners == links
+    assert {f"v1/names/{name}" for _, name in links} <= set(paths), "a repository with images exists"
     assert {image for image, _ in links} == images, "no image without an owner, no owner without its image"
     for image in images:
         parts = {path.rpartition("/")[2] for path in store.paths(f"v1/images/{image}/")}
