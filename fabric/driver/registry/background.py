@@ -35,7 +35,12 @@ def pace_of(pause_s: float) -> Pace:
         await asyncio.sleep(pause_s)
 
     async def gather(coroutines: Sequence[Coroutine[Any, Any, Decision | None]]) -> list[Decision | None]:
-        return await asyncio.gather(*coroutines)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors  # one is enough to end the pass
+        return [task.result() for task in tasks]
 
     return Pace(pause, gather)
 

@@ -29,7 +29,7 @@ class Decision(NamedTuple):
 
 
 Gather = Callable[[Sequence[Coroutine[Any, Any, Decision | None]]], Awaitable[Sequence[Decision | None]]]
-"""Runs coroutines that only read, side by side or one by one; their results in order."""
+"""Runs coroutines that do not depend on each other, side by side or one by one; their results in order."""
 
 
 class Pace(NamedTuple):

@@ -42,16 +42,21 @@ _REFERRERS_PER_COMMIT = 200
 
 async def purge_retired(run: Run) -> None:
     """Purge what is due.  Raises FabricError of the store."""
-    changes: list[ObjectInfo] = []
+    batch: list[ObjectInfo] = []
     async for retired in _due(run):
-        if retired.attributes["kind"] == "tag":
-            changes.append(retired)
-            if len(changes) == TOGETHER:
-                await _purge_tag_states(run, changes)
-                changes = []
-        else:
-            await _purge_trash(run, retired)
-    await _purge_tag_states(run, changes)
+        batch.append(retired)
+        if len(batch) == TOGETHER:
+            await _purge_all(run, batch)
+            batch = []
+    await _purge_all(run, batch)
+
+
+async def _purge_all(run: Run, batch: Sequence[ObjectInfo]) -> None:
+    is_tag = [retired.attributes["kind"] == "tag" for retired in batch]
+    trash = [each for each, tag in zip(batch, is_tag, strict=True) if not tag]
+    await run.settle(await run.pace.gather([_purge_trash(run, retired) for retired in trash]))
+    await _purge_tag_states(run, [each for each, tag in zip(batch, is_tag, strict=True) if tag])
+    await run.pace.pause()
 
 
 async def _due(run: Run) -> AsyncIterator[ObjectInfo]:
@@ -82,7 +87,6 @@ async def _purge_tag_states(run: Run, changes: Sequence[ObjectInfo]) -> None:
     others = [dropping(change) for change in changes if change not in working]
     decisions = await run.pace.gather([_forget_before(run, change) for change in working])
     await run.settle([*decisions, *others])
-    await run.pace.pause()
 
 
 async def _forget_before(run: Run, change: ObjectInfo) -> Decision:
@@ -122,29 +126,30 @@ async def _forgetting(run: Run, name: str, entries: Sequence[ObjectInfo]) -> lis
 # --- the trash ------------------------------------------------------------------------------------
 
 
-async def _purge_trash(run: Run, retired: ObjectInfo) -> None:
-    await run.pace.pause()
+async def _purge_trash(run: Run, retired: ObjectInfo) -> Decision | None:
     name, kind = retired.attributes["repository"], retired.attributes["kind"]
     digest = parse_digest(retired.attributes["digest"])
     trashed = await run.find(trash_path(name, "blob" if kind == "blob" else "manifest", digest))
     if trashed is None or trashed.attributes["key"] != _key_of(retired):
-        await run.drop(retired)  # restored, or deleted once more since
-    elif await run.has_any(uses_prefix(name, digest)):
+        return dropping(retired)  # restored, or deleted once more since
+    if await run.has_any(uses_prefix(name, digest)):
         # A manifest, perhaps one in the trash, would be broken for good.  Whoever ends the last use
         # sets a mark again.
         run.report.keep("deleted content that a manifest still references")
-        await run.drop(retired)
-    elif kind == "blob":
-        await _purge_blob(run, retired, trashed, name, digest)
-    else:
-        await _purge_manifest(run, retired, trashed, name, digest)
+        return dropping(retired)
+    if kind == "blob":
+        return _purging_blob(run, retired, trashed, name, digest)
+    await _purge_manifest(run, retired, trashed, name, digest)
+    return None
 
 
-async def _purge_blob(run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest) -> None:
-    forget = DeleteOperation(retired.path, missing_ok=True)
-    delete = DeleteOperation(trashed.path, if_generation=trashed.generation)
-    if await run.attempt([forget, delete, *disowning(digest, "blob", name, run.now_ms)]):
-        run.report.purged_blobs += 1
+def _purging_blob(run: Run, retired: ObjectInfo, trashed: ObjectInfo, name: str, digest: Digest) -> Decision:
+    steps: list[AnyOperation] = [
+        DeleteOperation(retired.path, missing_ok=True),
+        DeleteOperation(trashed.path, if_generation=trashed.generation),
+        *disowning(digest, "blob", name, run.now_ms),
+    ]
+    return Decision(steps, "purged_blobs")
 
 
 async def _purge_manifest(

@@ -179,7 +179,11 @@ async def pause() -> None:
 
 
 async def one_by_one(coroutines: Sequence[Coroutine[Any, Any, Decision | None]]) -> list[Decision | None]:
-    return [await coroutine for coroutine in coroutines]
+    try:
+        return [await coroutine for coroutine in coroutines]
+    finally:
+        for coroutine in coroutines:
+            coroutine.close()
 
 
 PACE = Pace(pause, one_by_one)
