@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import json
@@ -52,8 +53,10 @@ class Answer:
 class DockerV1:
     """One session of a client; it keeps the token that it was given."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: str = "") -> None:
+        """``login``: user and password with a colon between."""
         self.netloc = urlsplit(url).netloc
+        self.login = base64.b64encode(login.encode()).decode()
         self.token = ""
 
     def ask(self, method: str, path: str, body: bytes | Iterable[bytes] = b"", **headers: str) -> Answer:
@@ -61,7 +64,9 @@ class DockerV1:
         connection = http.client.HTTPConnection(self.netloc, timeout=TIMEOUT_S)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"User-Agent": AGENT}
-        if self.token and "X-Docker-Token" not in sent:
+        if "X-Docker-Token" in sent and self.login:
+            sent["Authorization"] = f"Basic {self.login}"
+        elif self.token:
             sent["Authorization"] = f"Token {self.token}"
         chunked = not isinstance(body, bytes)
         if chunked:

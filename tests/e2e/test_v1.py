@@ -13,8 +13,24 @@ import pytest
 from fabric.settings import FRAGMENT_BYTES_MAX, MIB
 from tests.e2e.conftest import FabricUp, wait_until
 from tests.e2e.docker_v1 import DockerV1, Image
+from tests.unit.driver.registry.access.access_world import htpasswd, write
 
 RNG = random.Random(15)
+
+RULES = """
+[users]
+htpasswd = "users"
+
+[[rules]]
+repositories = ["team/*"]
+who = ["alice"]
+may = ["pull", "push"]
+
+[[rules]]
+repositories = ["team/*"]
+who = ["bob"]
+may = ["pull"]
+"""
 
 
 def new_image(parent: str = "", layer_bytes: int = 1000, times: int = 1) -> Image:
@@ -98,6 +114,23 @@ def peak_kib(pid: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1])
+
+
+def test_an_access_file_holds_for_it_too(start: Callable[..., FabricUp], tmp_path: Path) -> None:
+    path = write(tmp_path, RULES, users=htpasswd(alice="a", bob="b"))
+    fabric = start("--v1", "--replicas", "1", "--access", str(path)).wait_ready()
+    image = new_image(layer_bytes=5000)
+    alice, bob = DockerV1(fabric.registry, "alice:a"), DockerV1(fabric.registry, "bob:b")
+    alice.push("team/app", "1", [image])
+    assert DockerV1(fabric.registry, "bob:b").pull("team/app", "1") == [(image.id, image.payload())]
+    for who in (bob, DockerV1(fabric.registry, "alice:wrong"), DockerV1(fabric.registry)):
+        answer = who.ask("PUT", "repositories/team/app/", b"[]", X_Docker_Token="true")
+        assert answer.status == (403 if who is bob else 401)
+        assert who.ask("GET", f"images/{image.id}/layer").status == 401
+    # A session outlives the process that opened it.
+    fabric.wait_restarted("registry", fabric.kill("registry"))
+    wait_until(lambda: answers(alice), "the registry to answer", fabric.story)
+    assert alice.ask("GET", f"images/{image.id}/json").status == 200
 
 
 def test_images_are_there_after_a_restart_and_only_with_the_switch(
