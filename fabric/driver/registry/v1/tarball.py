@@ -37,7 +37,7 @@ _XATTR = "SCHILY.xattr."
 _LETTERS = {
     tarfile.REGTYPE: "f", tarfile.AREGTYPE: "f", tarfile.CONTTYPE: "t", tarfile.LNKTYPE: "l",
     tarfile.SYMTYPE: "s", tarfile.CHRTYPE: "c", tarfile.BLKTYPE: "b", tarfile.DIRTYPE: "d",
-    tarfile.FIFOTYPE: "i",
+    tarfile.FIFOTYPE: "i", tarfile.GNUTYPE_SPARSE: "f",
 }  # fmt: skip
 """How a listing tells the kinds of files."""
 
@@ -187,7 +187,7 @@ def members(read: ReadPiece) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]
 
 
 def _content(forward: _Forward, member: tarfile.TarInfo) -> Iterator[bytes]:
-    left = member.size if member.isreg() else 0
+    left = member.size if member.isreg() and not member.issparse() else 0
     while left:
         piece = forward.take(min(left, _STEP_BYTES))
         if not piece:

@@ -193,6 +193,22 @@ def test_a_listing_tells_kinds_and_deletions() -> None:
     ]
 
 
+def test_a_sparse_file_does_not_hide_the_next_one() -> None:
+    """Its size is not that of its bytes."""
+
+    def number(value: int) -> bytes:
+        return b"%011o\0" % value
+
+    parts = {"at": (386, number(0)), "bytes": (398, number(512)), "real": (483, number(100_000))}
+    sparse = header_of(b"S", number(512), magic=(257, b"ustar  \0"), **parts) + b"x" * 512
+    data = sparse + tar_of(({"name": "next"}, b"y"))
+    assert [entry[:4] for entry in listing(pieces_of(data))] == [
+        ["/x", "f", False, 100_000],
+        ["/next", "f", False, 1],
+    ]
+    assert len(tar_sum(pieces_of(data), b"", TARSUM)) == 64
+
+
 # --- hostile layers -------------------------------------------------------------------------------
 
 HUGE = b"%011o\0" % (6 * 1024**3)
