@@ -22,6 +22,10 @@ class Deletions:
         """Everything that was ordered has a durable tombstone."""
         return len(self._durable) == len(self._ordered)
 
+    def is_pending(self, fid: int) -> bool:
+        """Is its deletion ordered, and not durable here yet?"""
+        return fid in self._ordered and fid not in self._durable
+
     def order(self, fids: Sequence[int]) -> Iterable[int]:
         """Take over an assignment's list; returns those to begin now."""
         self._ordered = dict.fromkeys(fids)

@@ -43,7 +43,7 @@ from fabric.chunk.repairs import Repairs
 from fabric.chunk.standing import SYNC, Standing
 from fabric.chunk.upkeep import Upkeep
 from fabric.chunk.write_queue import Ticket, WriteQueue
-from fabric.errors import BadRequest, Busy, FabricError, Unavailable
+from fabric.errors import BadRequest, Busy, FabricError, NoFragment, Unavailable
 from fabric.node.calls import Calls
 from fabric.node.effects import WORKER, Effect, Exit, Payload, Reply, Run, Sender
 from fabric.settings import Settings
@@ -250,6 +250,9 @@ class ChunkRole:
         return []
 
     def _on_read(self, m: ReadFragment, sender: Sender, now: float) -> list[Effect]:
+        if self._deletions.is_pending(m.fid):
+            # A member whose tombstone is done, and forgotten, must not copy it back from here.
+            raise NoFragment(f"fragment {m.fid} is being deleted")
         if self._reads.is_full:
             raise Busy(f"{self._server} has too many reads waiting")
 

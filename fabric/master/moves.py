@@ -19,7 +19,7 @@ from fabric.master.store import Reader
 from fabric.settings import FRAGMENTS_PER_PAGE_MAX, UPKEEP_RECORD_BYTES
 from fabric.wire.messages import FragmentRef, Move
 
-LEASE_S = 60.0
+LEASE_S = 40.0
 """A fragment that was handed out and not moved by then is handed out again."""
 SCAN_MAX = 256
 """References looked at for one answer."""

@@ -333,9 +333,9 @@ def ask_for_audit(record: TaskRecord, now: float, began_at: float) -> None:
 
 def audited(cluster: Cluster, group: int) -> list[Node]:
     """Members of a group, or of all."""
-    if group:
-        return cluster.groups.nodes_of(cluster.group(group))
-    return [node for each in cluster.groups.groups.values() for node in cluster.groups.nodes_of(each)]
+    groups = [cluster.group(group)] if group else cluster.groups.groups.values()
+    # One that never took writes holds nothing, and its members wait for others.
+    return [node for each in groups if each.was_writable for node in cluster.groups.nodes_of(each)]
 
 
 def progress_of(node: Node, audit: int) -> float:

@@ -37,6 +37,8 @@ ROOM_BYTES = 32 * MIB
 TIMEOUT_MS = 5_000
 MOVE_S = 20.0
 """A fragment that is not carried over by then is given up."""
+TRIES_MAX = 3
+"""For a fragment; then it is left, and handed out again when its lease is over."""
 RETRY_S = 1.0
 
 StartUpload = Callable[[Upload, float], list[Effect]]
@@ -93,7 +95,7 @@ class Mover:
 
     # --- one fragment -----------------------------------------------------------------------------
 
-    def _carry(self, move: Move, now: float) -> list[Effect]:
+    def _carry(self, move: Move, now: float, tries: int = 1) -> list[Effect]:
         fragment = move.fragment
         deadline = now + MOVE_S
         self._context.inflight_bytes += fragment.length
@@ -103,7 +105,11 @@ class Mover:
             return self._settled(fragment, now)
 
         def give_up(failure: Failed, now: float) -> list[Effect]:
-            return self._settled(fragment, now)
+            if not failure.retryable or tries >= TRIES_MAX or now >= deadline:
+                return self._settled(fragment, now)
+            self._context.inflight_bytes -= fragment.length
+            self._context.timers.start(now + RETRY_S, lambda now: self._carry(move, now, tries + 1))
+            return []
 
         def read(data: FragmentData, payload: Payload, now: float) -> list[Effect]:
             upload = Upload(

@@ -533,3 +533,14 @@ def test_deletes_that_the_disk_refuses_are_not_confirmed_and_keep_it_from_compar
     world.advance(5)
     assert world.beat().deleted == []
     assert world.beat().synced_digest == b""
+
+
+def test_what_is_being_deleted_is_given_to_nobody() -> None:
+    """A member whose tombstone is done and forgotten would copy it back, and nobody would delete it again."""
+    world = World("a", "b", automatic=False)
+    world.servers["a"].bench.store(5)
+    world.assign("RW", 1, deletes={"a": [5]})
+    read = world.ask(ReadFragment(1_000, GROUP, 5, 0, 100))
+    world.settle()
+    answer, _ = world.replies[read]
+    assert isinstance(answer, Failed) and answer.code == "NO_FRAGMENT"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fabric.errors import NoFragment, Unavailable
+from fabric.errors import Busy, NoFragment, Unavailable
 from fabric.proxy import mover
 from fabric.wire.messages import (
     AbortFragment,
@@ -144,18 +144,35 @@ def test_what_cannot_be_read_or_stored_is_left_and_the_rest_goes_on() -> None:
     world = moving()
     other = FragmentRef(1, 6, len(DATA), checksum(DATA))
     hand_out(world, Move(FRAGMENT, 0), Move(other, 0))
-    while True:
-        reads = [send for send in world.sends(ReadFragment) if send.message.fid == 5]  # type: ignore[attr-defined]
-        if not reads:
-            break
-        world.fail(reads[0], NoFragment())
-    give(world)
-    target = confirm_all(world)
+    failed_reads = 0
+    while world.sends(ReadFragment):
+        read = world.sends(ReadFragment)[0]
+        if read.message.fid == 6:  # type: ignore[attr-defined]
+            world.answer(read, FragmentData(6, 0, checksum(DATA)), DATA)
+            target = confirm_all(world)
+            continue
+        failed_reads += 1
+        world.fail(read, NoFragment())
+        if failed_reads % 3 == 0:
+            world.wait(mover.RETRY_S + 0.1)
+    assert failed_reads == 3 * mover.TRIES_MAX, "every replica, several times"
     told = world.only(Relocate).message
     assert isinstance(told, Relocate) and told.moved == [Moved(other, target)]
     world.answer(world.only(Relocate), Relocated([True]))
     world.sent.clear()
     world.assert_idle()
+
+
+def test_a_group_that_is_busy_is_tried_again_soon() -> None:
+    world = moving()
+    hand_out(world, Move(FRAGMENT, 0))
+    give(world)
+    for send in world.sends(StoreFragment):
+        world.fail(send, Busy("too many bytes"))
+    world.wait(mover.RETRY_S + 0.1)
+    give(world)
+    confirm_all(world)
+    assert world.only(Relocate)
 
 
 def test_bytes_that_are_not_the_committed_ones_are_not_carried() -> None:
