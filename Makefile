@@ -17,9 +17,11 @@ run:
 	@scripts/environment
 	@exec .venv/bin/fabric up --data $(DATA)
 
+# Tests that start real processes use both cores of a small machine by themselves, one after the other.
 test:
 	@scripts/environment test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -m "not e2e" -n 2
+	.venv/bin/python -m pytest -m e2e
 
 check:
 	@scripts/environment test,check
