@@ -28,12 +28,13 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest tests/test_layers.py tests/test_documents.py tests/unit tests/contract tests/regressions -m "not slow and not e2e"
+	.venv/bin/python -m pytest tests/test_layers.py tests/test_documents.py tests/unit tests/contract tests/regressions -m "not slow and not e2e" -n 2
 
 bench:
 	@scripts/environment test
 	.venv/bin/python -m bench
 	.venv/bin/python -m bench.engine
+	.venv/bin/python -m bench.healing
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info
