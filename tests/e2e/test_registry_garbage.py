@@ -195,10 +195,15 @@ class Load:
             self.errors.append(f"client {client.number}: {error}")
 
 
-def data_bytes(fabric: FabricUp) -> int:
-    """Of all records on all servers, dead ones included."""
+def details(fabric: FabricUp) -> list[dict[str, Any]]:
+    """Of all chunk servers."""
     servers = [role["name"] for role in fabric.run_json["roles"] if role["role"] == "chunk"]
-    return sum(fabric.admin("details", server)["data_bytes"] for server in servers)
+    return [fabric.admin("details", server) for server in servers]
+
+
+def data_bytes(fabric: FabricUp) -> int:
+    """Of all records on all servers, dead ones and what remembers deletions included."""
+    return sum(entry["data_bytes"] for entry in details(fabric))
 
 
 @pytest.mark.timeout(360 + 2 * LOAD_S)
@@ -233,14 +238,14 @@ def test_nothing_is_missed_while_garbage_is_collected_all_the_time(start: Any, t
         for client in load.clients:
             client.delete_all()
         wait_until(lambda: paths_left(storage) == [], "all to be collected", fabric.story, FREED_S_MAX)
-    wait_until(
-        lambda: _compacted(fabric) < before / 10, "the space to be back on disk", fabric.story, FREED_S_MAX
-    )
-
-
-def _compacted(fabric: FabricUp) -> int:
+    wait_until(lambda: _has_no_fragments(fabric), "the fragments to go", fabric.story, FREED_S_MAX)
     fabric.admin("compact", "--wait")
-    return data_bytes(fabric)
+    assert [entry["garbage_bytes"] for entry in details(fabric)] == [0, 0, 0]
+    assert data_bytes(fabric) < before, "what is left remembers deletions, for a time"
+
+
+def _has_no_fragments(fabric: FabricUp) -> bool:
+    return all(entry["fragments"] == 0 for entry in details(fabric))
 
 
 def paths_left(storage: Storage) -> list[str]:
