@@ -11,6 +11,8 @@ values that were validated here, so that no text of a client reaches a path unre
     names/<name>                                             the repository exists
     uploads/<id>                                             an upload in progress
 
+What garbage collection and undeletion need besides lies at paths that ``bookkeeping`` builds.
+
 A component of a name never begins with ``_``, so a repository cannot lie inside another's folders.
 """
 
