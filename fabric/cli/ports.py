@@ -50,15 +50,18 @@ def is_free(endpoint: str) -> bool:
     return True
 
 
-def choose_port(endpoint: str, in_a_row: int = 1) -> str:
-    """``endpoint`` itself; for port 0 the first of so many free ports in a row.  Raises NoFreePort."""
+def choose_port(endpoint: str, in_a_row: int = 1, taken: Container[str] = ()) -> str:
+    """``endpoint`` itself; for port 0 the first of so many free ports in a row, none of them ``taken``.
+
+    Raises NoFreePort.
+    """
     if not endpoint.endswith(":0"):
         return endpoint
     host = endpoint.removesuffix(":0")
     first, behind = _ports_nobody_is_given()
     for _ in range(100):
         candidate = f"{host}:{random.randrange(first, behind)}"
-        if all(_may_listen(next_port(candidate, step)) for step in range(in_a_row)):
+        if all(_may_listen(next_port(candidate, step), taken) for step in range(in_a_row)):
             return candidate
     raise NoFreePort(f"no free port for {endpoint}")
 
@@ -66,7 +69,7 @@ def choose_port(endpoint: str, in_a_row: int = 1) -> str:
 def free_ports_from(first: str, count: int, taken: Container[str] = ()) -> list[str]:
     """``count`` free endpoints from ``first`` upward, skipping those in ``taken``.  Raises NoFreePort."""
     found: list[str] = []
-    candidate = choose_port(first)
+    candidate = choose_port(first, taken=taken)
     while len(found) < count:
         if not _may_listen(candidate, taken):
             candidate = next_port(candidate)

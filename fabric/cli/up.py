@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,7 @@ def command(
     with _locked(data):
         try:
             known = read_layout(data)
-            master = choose_port(master, in_a_row=2)
-            ports = Ports(master, next_port(master), choose_port(proxy), choose_port(http))
+            ports = _choose_ports(master, proxy, http, known.chunk_endpoints if known else ())
             taken = {*ports, *(known.chunk_endpoints if known else ())}
             layout = decide_layout(
                 known, replicas, groups, lambda count: free_ports_from(chunks, count, taken)
@@ -145,6 +144,16 @@ def _locked(data: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _choose_ports(master: str, proxy: str, http: str, kept: Iterable[str]) -> Ports:
+    """For each role one of its own: what was chosen is not in use yet, and would be found free once more."""
+    taken = set(kept)
+    master = choose_port(master, in_a_row=2, taken=taken)
+    taken |= {master, next_port(master)}
+    proxy = choose_port(proxy, taken=taken)
+    taken.add(proxy)
+    return Ports(master, next_port(master), proxy, choose_port(http, taken=taken))
 
 
 def _refuse_taken_ports(layout: Layout, ports: Ports) -> None:

@@ -24,7 +24,8 @@ SLOW_S = 8.0
 MEMORY_BYTES_MAX = {
     # Each reader has one fragment on its way to it and one being read; what is read ahead is bounded for all.
     "registry": READERS * 2 * FRAGMENT_BYTES_MAX + Settings().client_inflight_bytes_max,
-    "proxy": Settings().proxy_inflight_bytes_max,
+    # What it works on, and what it has sent and the one registry, which asks for so much, has not read yet.
+    "proxy": Settings().proxy_inflight_bytes_max + Settings().client_inflight_bytes_max,
     "chunk": Settings().chunk_inflight_bytes_max,
 }
 """How much a role may grow, at most, above what it had before."""

@@ -19,6 +19,7 @@ from fabric.cli.plan import (
     run_description,
 )
 from fabric.cli.ports import NoFreePort, choose_port, free_ports_from, is_free, local, next_port
+from fabric.cli.up import _choose_ports
 
 PORTS = Ports("tcp://0.0.0.0:7400", "tcp://0.0.0.0:7401", "tcp://127.0.0.1:7420", "tcp://127.0.0.1:5000")
 DATA = Path("/srv/fabric")
@@ -193,6 +194,19 @@ def test_taken_ports_are_skipped(taken: str) -> None:
 
     numbers = [int(endpoint.rpartition(":")[2]) for endpoint in (taken, first, second)]
     assert numbers[0] + 1 < numbers[1] < numbers[2]
+
+
+def test_no_two_roles_are_given_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is in use when the other is chosen."""
+    first = int(choose_port("tcp://127.0.0.1:0", in_a_row=6).rpartition(":")[2])
+    kept = f"tcp://127.0.0.1:{first}"
+    draws = iter(
+        [first, first + 1, first + 1, first + 2, first + 3, first + 2, first + 3, first + 4, first + 5]
+    )
+    monkeypatch.setattr("fabric.cli.ports.random.randrange", lambda *bounds: next(draws))
+    free = "tcp://127.0.0.1:0"
+    ports = _choose_ports(free, free, free, [kept])
+    assert len({*ports, kept}) == 5
 
 
 def test_ports_end_at_the_last_one() -> None:
