@@ -39,7 +39,14 @@ setup(
         "PyJWT[crypto]>=2.10",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout>=2.2", "pytest-xdist>=3.6", "hypothesis>=6.90", "msgpack>=1.0.7", "oras>=0.2"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.2",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.90",
+            "msgpack>=1.0.7",
+            "oras>=0.2",
+        ],
         "check": ["mypy>=1.8", "ruff>=0.4"],
     },
     entry_points={"console_scripts": ["fabric=fabric.cli.main:main"]},
