@@ -36,7 +36,8 @@ class Puller:
 
     def pull(self, entry: BucketEntry, endpoints: Sequence[str], now: float, then: Then) -> list[Effect]:
         """Get a fragment from the first of these peers that gives a good copy."""
-        if not endpoints:
+        if not endpoints or not self._standing.group:
+            # Nobody is left to ask, or this server was taken out of its group: those are no peers any more.
             return then(False, now)
 
         def on_next(now: float) -> list[Effect]:
