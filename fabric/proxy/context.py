@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 
 from fabric.node.calls import Calls
 from fabric.node.effects import Effect, Payload
@@ -13,7 +14,9 @@ from fabric.proxy.health import Health
 from fabric.proxy.object_cache import ObjectCache
 from fabric.proxy.timers import Timers
 from fabric.settings import Settings
-from fabric.wire.messages import Failed, Message, ReportFailure
+from fabric.wire.messages import AbortFragment, Failed, Message, NodeView, ReportFailure
+
+ABORT_TIMEOUT_MS = 5_000
 
 REPORTED = frozenset({"DEADLINE", "UNAVAILABLE", "DISK_FAILED", "BAD_CHECKSUM", "NO_FRAGMENT", "NO_SPACE"})
 """Failures of a replica that the master should hear of."""
@@ -47,6 +50,11 @@ class Context:
             return []
         request = ReportFailure(2_000, self.name, server, group, fid, failure.code, failure.message[:1000])
         return [self.calls.start(self.master, request, now, ignore)]
+
+    def abort(self, nodes: Iterable[NodeView], group: int, fid: int, now: float) -> list[Effect]:
+        """Have these replicas make a tombstone for a fid that, for certain, nothing names."""
+        request = AbortFragment(ABORT_TIMEOUT_MS, group, fid)
+        return [self.calls.start(node.endpoint, request, now, ignore) for node in nodes]
 
 
 def ignore(answer: Message, payload: Payload | None, now: float) -> list[Effect]:

@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fabric.node.effects import Effect, Payload
-from fabric.proxy.context import Context, ignore
+from fabric.proxy.context import Context
 from fabric.proxy.download import Download
-from fabric.proxy.upload import ABORT_TIMEOUT_MS, Upload
+from fabric.proxy.upload import Upload
 from fabric.settings import MIB
 from fabric.wire.messages import (
-    AbortFragment,
     Failed,
     FragmentData,
     FragmentRef,
@@ -152,11 +151,11 @@ class Mover:
     def _abort(self, fragments: list[FragmentRef], now: float) -> list[Effect]:
         context = self._context
         return [
-            context.calls.start(
-                node.endpoint, AbortFragment(ABORT_TIMEOUT_MS, fragment.group, fragment.fid), now, ignore
-            )
+            effect
             for fragment in fragments
-            for node in context.view.members(fragment.group)
+            for effect in context.abort(
+                context.view.members(fragment.group), fragment.group, fragment.fid, now
+            )
         ]
 
     def _end_round(self, pause_s: float, now: float) -> list[Effect]:

@@ -13,15 +13,14 @@ import msgspec
 
 from fabric.errors import BadRange, BadRequest, Busy, FabricError, FidExpired, Unavailable
 from fabric.node.effects import Effect, Payload, Reply, Sender
-from fabric.proxy.context import Context, ignore
+from fabric.proxy.context import Context
 from fabric.proxy.download import Download
 from fabric.proxy.master_link import MasterLink
 from fabric.proxy.mover import Mover
-from fabric.proxy.upload import ABORT_TIMEOUT_MS, Upload
+from fabric.proxy.upload import Upload
 from fabric.settings import Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
-    AbortFragment,
     AnyOperation,
     AppendOperation,
     Commit,
@@ -247,11 +246,11 @@ class ProxyRole:
         """The master refused to commit these for good: nobody else can name them."""
         context = self._context
         return [
-            context.calls.start(
-                node.endpoint, AbortFragment(ABORT_TIMEOUT_MS, fragment.group, fragment.fid), now, ignore
-            )
+            effect
             for fragment in fragments
-            for node in context.view.members(fragment.group)
+            for effect in context.abort(
+                context.view.members(fragment.group), fragment.group, fragment.fid, now
+            )
         ]
 
     # --- reading ----------------------------------------------------------------------------------

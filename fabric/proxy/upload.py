@@ -19,11 +19,10 @@ from collections.abc import Callable
 
 from fabric.errors import DeadlineExceeded, FabricError, NoWritableGroup, Unavailable
 from fabric.node.effects import Effect, Payload
-from fabric.proxy.context import Context, ignore
+from fabric.proxy.context import Context
 from fabric.proxy.placement import choose_group
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
-    AbortFragment,
     Failed,
     FragmentRef,
     FragmentStored,
@@ -33,7 +32,6 @@ from fabric.wire.messages import (
     StoreFragment,
 )
 
-ABORT_TIMEOUT_MS = 5_000
 ATTEMPTS_MAX = 4
 
 # The fault of the bytes that were sent, not of a replica: another group would say the same.
@@ -137,10 +135,7 @@ class Upload:
         context = self._context
         self._end_attempt()
         self._last_failure = failure
-        effects: list[Effect] = [
-            context.calls.start(node.endpoint, AbortFragment(ABORT_TIMEOUT_MS, group.group, fid), now, ignore)
-            for node in self._members
-        ]
+        effects = context.abort(self._members, group.group, fid, now)
         if failure.code in _CALLERS_FAULT:
             return effects + self._give_up(failure, now)
         effects += context.report(server, group.group, fid, failure, now)
