@@ -14,7 +14,7 @@ from fabric.proxy.health import Health
 from fabric.proxy.object_cache import ObjectCache
 from fabric.proxy.timers import Timers
 from fabric.settings import Settings
-from fabric.wire.messages import AbortFragment, Failed, Message, NodeView, ReportFailure
+from fabric.wire.messages import AbortFragment, Failed, FragmentRef, Message, NodeView, ReportFailure
 
 ABORT_TIMEOUT_MS = 5_000
 
@@ -55,6 +55,14 @@ class Context:
         """Have these replicas make a tombstone for a fid that, for certain, nothing names."""
         request = AbortFragment(ABORT_TIMEOUT_MS, group, fid)
         return [self.calls.start(node.endpoint, request, now, ignore) for node in nodes]
+
+    def abort_all(self, fragments: Iterable[FragmentRef], now: float) -> list[Effect]:
+        """Have these, which for certain nothing names, aborted on every replica of their groups."""
+        return [
+            effect
+            for fragment in fragments
+            for effect in self.abort(self.view.members(fragment.group), fragment.group, fragment.fid, now)
+        ]
 
 
 def ignore(answer: Message, payload: Payload | None, now: float) -> list[Effect]:

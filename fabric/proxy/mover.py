@@ -146,17 +146,7 @@ class Mover:
         unnamed = [
             move.target for move, is_named in zip(self._moved, answer.named, strict=True) if not is_named
         ]
-        return self._abort(unnamed, now) + self._end_round(self._pause_s, now)
-
-    def _abort(self, fragments: list[FragmentRef], now: float) -> list[Effect]:
-        context = self._context
-        return [
-            effect
-            for fragment in fragments
-            for effect in context.abort(
-                context.view.members(fragment.group), fragment.group, fragment.fid, now
-            )
-        ]
+        return self._context.abort_all(unnamed, now) + self._end_round(self._pause_s, now)
 
     def _end_round(self, pause_s: float, now: float) -> list[Effect]:
         self._busy = False

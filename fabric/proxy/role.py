@@ -235,23 +235,12 @@ class ProxyRole:
             self._after_commit(request, answer)
             aborts: list[Effect] = []
             if isinstance(answer, Failed) and answer.code in _REFUSED:
-                aborts = self._abort(fragments, now)
+                aborts = self._context.abort_all(fragments, now)
                 if answer.code == FidExpired.code:
                     answer = failed(Unavailable("the lease of the fragment's fid ran out; try again"))
             return [self._finish(size, sender, answer), *aborts]
 
         return [self._context.calls.start(self._context.master, request, now, on_answer)]
-
-    def _abort(self, fragments: list[FragmentRef], now: float) -> list[Effect]:
-        """The master refused to commit these for good: nobody else can name them."""
-        context = self._context
-        return [
-            effect
-            for fragment in fragments
-            for effect in context.abort(
-                context.view.members(fragment.group), fragment.group, fragment.fid, now
-            )
-        ]
 
     # --- reading ----------------------------------------------------------------------------------
 
