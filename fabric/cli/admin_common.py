@@ -69,9 +69,9 @@ def ask(endpoint: str, message: Request, kind: type[M]) -> M:
     return answer
 
 
-def ask_patiently(endpoint: str, message: Request, kind: type[M]) -> M:
-    """The same of a peer that answered before: while it is away, ask again for ``PATIENCE_S``."""
-    until = time.monotonic() + PATIENCE_S
+def ask_patiently(endpoint: str, message: Request, kind: type[M], patience_s: float = PATIENCE_S) -> M:
+    """The same of a peer that answered before: while it is away or starting, ask again for so long."""
+    until = time.monotonic() + patience_s
     while True:
         try:
             return ask(endpoint, message, kind)

@@ -11,6 +11,7 @@ from fabric.cli.admin_common import (
     GROUP_NUMBER,
     LOOK_S,
     MB,
+    TIMEOUT_S,
     ask,
     ask_patiently,
     cluster_of,
@@ -212,7 +213,7 @@ def wait_task(master: str, as_json: bool, number: int) -> None:
 
     To end this command does not end the task.  While the master is away it is asked again, for 30 s.
     """
-    known = find(ask(master, ListTasks(0), TaskList).tasks, number)
+    known = find(ask_patiently(master, ListTasks(0), TaskList, TIMEOUT_S).tasks, number)
     show_ended(wait_for(master, known), as_json)
 
 

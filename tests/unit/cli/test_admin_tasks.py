@@ -80,6 +80,11 @@ def test_rate_and_time_left_stand_beside_the_bar() -> None:
     assert (share_of(task()), share_of(task(total=0)), share_of(task(done=9 * GIB))) == (0.5, 0.0, 1.0)
 
 
+def test_waiting_for_a_task_begins_while_the_master_is_still_starting(peers: Peers) -> None:
+    peers.tasks = [Unavailable("the master is starting"), [task(3, state="done")]]
+    assert run("task", "wait", "3").exit_code == 0
+
+
 def test_a_task_is_waited_for_by_its_number(peers: Peers) -> None:
     peers.tasks = [[task()], [task()], [task(state="done")]]
     assert run("task", "wait", "3").exit_code == 0
