@@ -34,6 +34,9 @@ FRAGMENTS_PER_PAGE_MAX = 128
 OPERATIONS_MAX = 256
 """Operations in one atomic commit."""
 
+JOINED_FRAGMENTS_MAX = 2048
+"""Fragments that one commit may take from objects and put at the end of others."""
+
 LIST_LIMIT_MAX = 1000
 """Names in one page of a listing."""
 

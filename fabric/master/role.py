@@ -33,7 +33,7 @@ from fabric.master.store import Reader, StoreError, Written
 from fabric.master.topology import TopologyPublisher
 from fabric.master.upkeep import Upkeep
 from fabric.node.effects import Effect, Exit, Payload, Reply, Sender
-from fabric.settings import MIB, Settings
+from fabric.settings import JOINED_FRAGMENTS_MAX, MIB, Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
     AppendOperation,
@@ -43,6 +43,7 @@ from fabric.wire.messages import (
     GetStatus,
     GetTopology,
     Heartbeat,
+    JoinOperation,
     LeaseFids,
     ListFragments,
     ListObjects,
@@ -439,4 +440,6 @@ def _weight_bytes(commit: Commit) -> int:
             weight += sum(len(key) + len(value) for key, value in operation.attributes.items())
         if isinstance(operation, PutOperation | AppendOperation):
             weight += 200 * len(operation.fragments)
+    if any(isinstance(operation, JoinOperation) for operation in commit.operations):
+        weight += 200 * JOINED_FRAGMENTS_MAX
     return weight

@@ -14,12 +14,14 @@ from fabric.master import keys, pages
 from fabric.master.delta import DeltaStore
 from fabric.master.paths import check_path
 from fabric.master.records import ObjectRecord, decode_object, encode
+from fabric.settings import FRAGMENTS_PER_PAGE_MAX, JOINED_FRAGMENTS_MAX
 from fabric.wire.messages import (
     AnyOperation,
     AppendOperation,
     CheckOperation,
     DeleteOperation,
     FragmentRef,
+    JoinOperation,
     MoveOperation,
     ObjectInfo,
     PutOperation,
@@ -49,6 +51,8 @@ class Transaction:
         """Paths whose immutable object was removed or replaced."""
         self.fids: list[int] = []
         """Fids that became part of objects."""
+        self._joined = 0
+        """Fragments that went from one object to another."""
 
     def run(self, operations: Sequence[AnyOperation]) -> None:
         """Do them in order.  Raises FabricError and its kin; the delta is useless then."""
@@ -83,39 +87,28 @@ class Transaction:
     def _append(self, operation: AppendOperation) -> ObjectInfo:
         check_path(operation.path)
         present = self._read(operation.path)
-        if present is None:
-            raise NotFound(f"no object at {operation.path}")
-        if present.immutable:
-            raise BadRequest(f"{operation.path} is immutable: nothing can be appended")
-        if present.size != operation.expected_size:
-            raise Precondition(
-                f"{operation.path} has {present.size} bytes, the append expects {operation.expected_size}"
-            )
+        present = self._growing(operation.path, operation.expected_size)
         self._take_fragments(operation.fragments)
-        size, last_start, last_count = pages.append(
-            self._delta,
-            present.object_id,
-            present.size,
-            present.last_start,
-            present.last_count,
-            operation.fragments,
-        )
         attributes = {**present.attributes, **operation.attributes}
         if len(attributes) > ATTRIBUTES_MAX:
             raise BadRequest(f"{operation.path}: {len(attributes)} attributes, {ATTRIBUTES_MAX} allowed")
-        self.generation += 1
-        record = ObjectRecord(
-            present.object_id,
-            size,
-            self.generation,
-            present.created_at_ms,
-            present.digest,
-            attributes,
-            False,
-            last_start,
-            last_count,
-        )
-        return self._write(operation.path, record)
+        return self._grow(operation.path, present, operation.fragments, attributes)
+
+    def _join(self, operation: JoinOperation) -> ObjectInfo:
+        path, source = operation.path, operation.source
+        check_path(path)
+        check_path(source)
+        if path == source:
+            raise BadRequest(f"{path} cannot be joined to itself")
+        present = self._growing(path, operation.expected_size)
+        joined = self._read(source)
+        if joined is None:
+            raise NotFound(f"no object at {source}")
+        if joined.immutable:
+            raise BadRequest(f"{source} is immutable: its fragments stay where they are")
+        fragments = self._leave_pages(source, joined)
+        self._delta.delete(keys.object_key(source))
+        return self._grow(path, present, fragments, present.attributes)
 
     def _move(self, operation: MoveOperation) -> ObjectInfo:
         source, target = operation.source, operation.target
@@ -168,6 +161,52 @@ class Transaction:
 
     # --- parts ------------------------------------------------------------------------------------
 
+    def _growing(self, path: str, expected_size: int) -> ObjectRecord:
+        """What is at ``path``, if something can be put at its end now."""
+        present = self._read(path)
+        if present is None:
+            raise NotFound(f"no object at {path}")
+        if present.immutable:
+            raise BadRequest(f"{path} is immutable: nothing can be appended")
+        if present.size != expected_size:
+            raise Precondition(f"{path} has {present.size} bytes, {expected_size} were expected")
+        return present
+
+    def _grow(
+        self, path: str, present: ObjectRecord, fragments: Sequence[FragmentRef], attributes: dict[str, str]
+    ) -> ObjectInfo:
+        size, last_start, last_count = pages.append(
+            self._delta, present.object_id, present.size, present.last_start, present.last_count, fragments
+        )
+        self.generation += 1
+        record = ObjectRecord(
+            present.object_id,
+            size,
+            self.generation,
+            present.created_at_ms,
+            present.digest,
+            attributes,
+            False,
+            last_start,
+            last_count,
+        )
+        return self._write(path, record)
+
+    def _leave_pages(self, path: str, record: ObjectRecord) -> list[FragmentRef]:
+        """Take an object's fragments out of its pages.
+
+        Their references stay: whoever names the fragments next, in this transaction, overwrites them.
+        """
+        room = JOINED_FRAGMENTS_MAX - self._joined
+        fragments: list[FragmentRef] = []
+        for key, page in pages.pages_of(self._delta, record.object_id, room // FRAGMENTS_PER_PAGE_MAX + 2):
+            fragments += page
+            self._delta.delete(key)
+        if len(fragments) > room:
+            raise BadRequest(f"{path}: one commit joins {JOINED_FRAGMENTS_MAX} fragments at most")
+        self._joined += len(fragments)
+        return fragments
+
     def _read(self, path: str) -> ObjectRecord | None:
         value = self._delta.get(keys.object_key(path))
         return None if value is None else decode_object(value)
@@ -194,6 +233,7 @@ _STEPS: dict[type, Callable[[Transaction, AnyOperation], ObjectInfo | None]] = {
     MoveOperation: Transaction._move,  # type: ignore[dict-item]
     DeleteOperation: Transaction._delete,  # type: ignore[dict-item]
     CheckOperation: Transaction._check,  # type: ignore[dict-item]
+    JoinOperation: Transaction._join,  # type: ignore[dict-item]
 }
 
 

@@ -342,7 +342,22 @@ class CheckOperation(Operation, tag=5, frozen=True):
     generation: int
 
 
-AnyOperation = Union[PutOperation, AppendOperation, MoveOperation, DeleteOperation, CheckOperation]
+class JoinOperation(Operation, tag=6, frozen=True):
+    """Put the fragments of ``source`` at the end of ``path``, and remove ``source``; no byte is copied.
+
+    ``path`` must have ``expected_size`` bytes before that, else PRECONDITION; neither may be immutable.
+    A commit joins ``JOINED_FRAGMENTS_MAX`` fragments at most.  ``path`` keeps its attributes and digest.
+    A read of ``source`` that is under way may end in NOT_FOUND.
+    """
+
+    path: Path
+    source: Path
+    expected_size: Size
+
+
+AnyOperation = Union[
+    PutOperation, AppendOperation, MoveOperation, DeleteOperation, CheckOperation, JoinOperation
+]
 
 
 # --- any role: 1 to 9 ----------------------------------------------------------------------------
@@ -753,6 +768,31 @@ class Relocated(Message, tag=54, frozen=True):
     named: list[bool]
 
 
+class Watch(Request, tag=55, frozen=True):
+    """Registry -> master: I keep copies of names, and have let go of all that changed up to ``seen``.
+
+    Answered when there is a change, or after a while.  Until the lease of the answer is over, no commit
+    that replaces or removes a name under ``prefixes`` is confirmed before this watcher has seen it.
+    """
+
+    watcher: OperationId
+    """Random; one for each cache."""
+    seen: Natural
+    """``sequence`` of the last answer; 0 at first."""
+    prefixes: Annotated[list[Prefix], Meta(max_length=8)]
+
+
+class Changes(Message, tag=56, frozen=True):
+    """These names no longer are what they were."""
+
+    sequence: Natural
+    paths: list[str]
+    lost: bool
+    """The master does not know what the watcher has missed: it must let go of everything."""
+    lease_ms: Natural
+    """From the moment at which the watcher asked."""
+
+
 # --- proxy: 60 to 79 -----------------------------------------------------------------------------
 
 
@@ -948,7 +988,7 @@ AnyMessage = Union[
     Heartbeat, Assignment, LeaseFids, FidLease, GetTopology, Topology, ReportFailure, Noted,
     AuditFragments, Audited,
     Commit, Committed, Stat, Found, Open, Opened, ListFragments, Fragments, ListObjects, Listing,
-    CatalogChanged, TakeMoves, Moves, Relocate, Relocated,
+    CatalogChanged, TakeMoves, Moves, Relocate, Relocated, Watch, Changes,
     PutFragment, Stored, PutObject, GetFragment, GetObject, ObjectData,
     GetStatus, ClusterStatus, SetServerStatus, ServerStatusSet,
     AddGroup, GroupAdded, StartTask, TaskStarted, CancelTask, ListTasks, TaskList, ListEvents, EventList,
@@ -981,6 +1021,7 @@ REPLIES: dict[type[Request], type[Message]] = {
     AuditFragments: Audited,
     TakeMoves: Moves,
     Relocate: Relocated,
+    Watch: Changes,
     AddGroup: GroupAdded,
     StartTask: TaskStarted,
     CancelTask: TaskStarted,

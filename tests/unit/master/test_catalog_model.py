@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from fabric.master import keys, references
+from fabric.master.records import decode_page
 from fabric.settings import FRAGMENTS_PER_PAGE_MAX
 from fabric.wire.messages import (
     AnyOperation,
@@ -19,6 +21,7 @@ from fabric.wire.messages import (
     Found,
     FragmentRef,
     Fragments,
+    JoinOperation,
     ListFragments,
     Listing,
     ListObjects,
@@ -60,6 +63,13 @@ class Model:
             objects[operation.target] = objects.pop(operation.source)
         elif isinstance(operation, DeleteOperation):
             return objects.pop(operation.path, None) is not None
+        elif isinstance(operation, JoinOperation):
+            path, source = operation.path, operation.source
+            if path == source or path not in objects or source not in objects:
+                return False
+            if size_of(objects[path]) != operation.expected_size:
+                return False
+            objects[path] = objects[path] + objects.pop(source)
         return True
 
     def listing(self, prefix: str, delimiter: str, after: str) -> list[str]:
@@ -105,21 +115,38 @@ class CatalogMachine(RuleBasedStateMachine):
         if kind == 1:
             size = size_of(self.model.objects.get(path, []))
             return AppendOperation(path, self.fragments(count), size if right else size + 1)
-        return MoveOperation(path, other) if kind == 2 else DeleteOperation(path)
+        if kind == 2:
+            return JoinOperation(path, other, size_of(self.model.objects.get(path, [])) + (not right))
+        return MoveOperation(path, other) if kind == 3 else DeleteOperation(path)
 
-    @rule(kind=st.integers(0, 3), path=PATHS, other=PATHS, count=COUNTS, right=st.booleans())
+    @rule(kind=st.integers(0, 4), path=PATHS, other=PATHS, count=COUNTS, right=st.booleans())
     def commit_one(self, kind: int, path: str, other: str, count: int, right: bool) -> None:
         self.commit(self.operation(kind, path, other, count, right))
 
     @rule(
         steps=st.lists(
-            st.tuples(st.integers(0, 3), PATHS, PATHS, st.integers(0, 3), st.just(True)),
+            st.tuples(st.integers(0, 4), PATHS, PATHS, st.integers(0, 3), st.just(True)),
             min_size=2,
             max_size=5,
         )
     )
     def commit_several(self, steps: list[tuple[int, str, str, int, bool]]) -> None:
         self.commit(*[self.operation(*step) for step in steps])
+
+    @invariant()
+    def every_fragment_has_its_page_and_no_page_is_nobodys(self) -> None:
+        store = self.bench.store
+        for path, fragments in self.model.objects.items():
+            for each in fragments:
+                reference = references.find(store, each.group, each.fid)
+                assert reference is not None, path
+                assert references.fragment(store, each.group, reference) == each
+        pairs = store.scan(keys.PAGES, keys.after_all(keys.PAGES), 100_000)
+        doomed = {keys.last_number(key) for key, _ in store.scan(b"x/", keys.after_all(b"x/"), 100_000)}
+        named = [
+            each for key, value in pairs if keys.page_of(key)[0] not in doomed for each in decode_page(value)
+        ]
+        assert len(named) == sum(len(fragments) for fragments in self.model.objects.values())
 
     @rule()
     def restart(self) -> None:

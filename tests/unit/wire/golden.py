@@ -214,11 +214,12 @@ GOLDEN: list[tuple[m.Message, str]] = [
                 m.MoveOperation("u", "a/c", "", {}, False, -1, False),
                 m.DeleteOperation("x", -1, True),
                 m.CheckOperation("y", -1),
+                m.JoinOperation("u", "u/1", 4096),
             ],
         ),
-        "0100000000000000019428cd03e8c41030313233343536373839616263646566959701a3612f6291"
+        "0100000000000000019428cd03e8c41030313233343536373839616263646566969701a3612f6291"
         "9401cf8000000000000000cd1000cfffffffffffffffffa97368613235363a303081a16ba17600c3"
-        "9502a17590cd1000809803a175a3612f63a080c2ffc29404a178ffc39305a179ff",
+        "9502a17590cd1000809803a175a3612f63a080c2ffc29404a178ffc39305a179ff9406a175a3752f31cd1000",
     ),
     (
         m.Committed([INFO, None]),
