@@ -15,6 +15,7 @@ from fabric.driver.registry.access.challenge import Challenger
 from fabric.driver.registry.access.limits import Limits, Rate
 from fabric.driver.registry.access.patterns import BadPattern, repository_patterns, tag_patterns
 from fabric.driver.registry.access.policy import EVERYBODY, USERS, Immutable, Policy, Right, Rule
+from fabric.driver.registry.access.tables import Mistake, Table, converted
 
 _HEADER_TEXT = re.compile(r"[ !#-\[\]-~]{1,200}")
 """What may stand between quotes in a header without an escape."""
@@ -25,18 +26,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 NotEmpty = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
-class Mistake(ValueError):
-    """Something in the file is not as it must be."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key}: {reason}" if key else reason)
-
-
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table with no keys but these."""
-
-
-class UsersTable(_Table, frozen=True):
+class UsersTable(Table, frozen=True):
     """Logins by name and password."""
 
     htpasswd: str
@@ -45,7 +35,7 @@ class UsersTable(_Table, frozen=True):
     """``GET /v2/`` asks everybody for a login, though some may do things without one."""
 
 
-class TokensTable(_Table, frozen=True):
+class TokensTable(Table, frozen=True):
     """Logins by tokens that another server issues."""
 
     realm: str
@@ -55,7 +45,7 @@ class TokensTable(_Table, frozen=True):
     leeway_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 10.0
 
 
-class RuleTable(_Table, frozen=True):
+class RuleTable(Table, frozen=True):
     """Who may do what where."""
 
     repositories: NotEmpty
@@ -63,21 +53,21 @@ class RuleTable(_Table, frozen=True):
     may: list[str]
 
 
-class ImmutableTable(_Table, frozen=True):
+class ImmutableTable(Table, frozen=True):
     """Tags that are set once."""
 
     repositories: NotEmpty
     tags: NotEmpty
 
 
-class TlsTable(_Table, frozen=True):
+class TlsTable(Table, frozen=True):
     """Two PEM files."""
 
     certificate: str
     key: str
 
 
-class LimitsTable(_Table, frozen=True):
+class LimitsTable(Table, frozen=True):
     """For each client: the user, or the address where nobody logged in."""
 
     requests_per_s: Positive | None = None
@@ -86,7 +76,7 @@ class LimitsTable(_Table, frozen=True):
     wrong_passwords_per_min: Positive = 20.0
 
 
-class AccessTable(_Table, frozen=True):
+class AccessTable(Table, frozen=True):
     """The whole file."""
 
     read_only: bool = False
@@ -101,13 +91,7 @@ class AccessTable(_Table, frozen=True):
 
 def parse_table(values: Mapping[str, Any]) -> AccessTable:
     """The file's content, typed.  Raises Mistake."""
-    try:
-        table = msgspec.convert(values, AccessTable, strict=True)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        place = place.strip("`.").replace("[...]", "")
-        place = re.sub(r"\[(\d+)\]", lambda found: f"[{int(found[1]) + 1}]", place)  # people count from 1
-        raise Mistake(place, reason[:1].lower() + reason[1:]) from error
+    table = converted(values, AccessTable)
     if table.users is not None and table.tokens is not None:
         raise Mistake("tokens", "there is a [users] table too; clients are asked for one kind of login only")
     if table.limits.burst is not None and table.limits.requests_per_s is None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from fabric.driver.registry.access.challenge import Challenger
 from fabric.driver.registry.access.config import (
     AccessTable,
-    Mistake,
     TlsTable,
     TokensTable,
     UsersTable,
@@ -23,6 +22,7 @@ from fabric.driver.registry.access.config import (
 from fabric.driver.registry.access.htpasswd import BadPasswordFile, PasswordFile, parse_htpasswd
 from fabric.driver.registry.access.limits import Limits
 from fabric.driver.registry.access.policy import Policy
+from fabric.driver.registry.access.tables import Mistake
 
 if TYPE_CHECKING:
     from fabric.driver.registry.access.tokens import Trust

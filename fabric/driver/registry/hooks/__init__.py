@@ -1,0 +1,1 @@
+"""Webhooks: receivers are told of pushes, pulls and deletions."""
