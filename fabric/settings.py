@@ -66,6 +66,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a member of a group is lost, the group goes on without it as long as so many of its members are
     left; every acknowledged write is on all of those.  0: it stops taking writes until all are back."""
 
+    # names
+    name_lease_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    """For so long a registry may answer from copies of names; a moved tag or a deletion waits at most so long
+    for a registry that hangs."""
+
     # fids
     fid_range_count: int = 100_000
     fid_lease_s: float = 600.0
@@ -133,6 +138,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undelete_s: float = 7 * 24 * 3600.0
     """Deleted manifests, and earlier states of tags, can be restored for so long."""
     manifest_bytes_max: int = 4 * MIB
+    registry_cache_bytes: int = 64 * MIB
+    """Tags, links, manifests and configurations that one registry process keeps copies of; 0: none."""
     registry_uploads_max: int = 64
     """Request bodies that one registry process takes at once; beyond that it answers 429."""
     registry_downloads_max: int = 256

@@ -53,6 +53,7 @@ SHELLS = {
     "fabric.driver.client",
     "fabric.driver.fabric_store",
     "fabric.driver.reader",
+    "fabric.driver.watching",
     "fabric.driver.writer",
     "fabric.driver.budget",
     "fabric.driver.storage",

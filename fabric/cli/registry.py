@@ -141,7 +141,7 @@ async def _run(
     await store.start()
     try:
         try:
-            server = await serve(store, settings, host.strip("[]"), int(port), gate, v1=v1)
+            server = await serve(store, settings, host.strip("[]"), int(port), gate, v1=v1, watch=store.watch)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error

@@ -17,6 +17,7 @@ from fabric.errors import BadChecksum, BadRequest
 from fabric.settings import FRAGMENT_BYTES_MAX, FRAGMENTS_PER_PAGE_MAX, Settings
 from fabric.wire.messages import (
     AnyOperation,
+    Changes,
     Commit,
     Committed,
     Found,
@@ -31,6 +32,7 @@ from fabric.wire.messages import (
     PutOperation,
     Stat,
     Stored,
+    Watch,
 )
 
 
@@ -162,6 +164,11 @@ class FabricStore:
         request = Commit(0, secrets.token_bytes(16), list(operations))
         answer, _ = await self._client.request(Committed, request)
         return answer.results
+
+    async def watch(self, message: Watch) -> Changes:
+        """What has changed since the last answer; waits a while for something.  Raises FabricError."""
+        answer, _ = await self._client.request(Changes, message, patience_s=self._settings.name_lease_s)
+        return answer
 
     async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
         """One page of names; see ``fabric.wire.messages.ListObjects``."""

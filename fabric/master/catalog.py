@@ -31,6 +31,7 @@ class Applied(msgspec.Struct, frozen=True):
     """To be remembered; empty when this was a repetition."""
     doomed: Sequence[int] = ()
     stale_paths: Sequence[str] = ()
+    changed_paths: Sequence[str] = ()
 
 
 class Relocation(msgspec.Struct, frozen=True):
@@ -87,7 +88,13 @@ class Catalog:
         self._operation_ids.remember(delta, commit.operation_id, self._generation, answer)
         self._fids.mark_used(transaction.fids)
         batch.absorb(delta)
-        return Applied(answer, commit.operation_id, transaction.doomed, transaction.stale_paths)
+        return Applied(
+            answer,
+            commit.operation_id,
+            transaction.doomed,
+            transaction.stale_paths,
+            transaction.changed_paths,
+        )
 
     def relocate(self, delta: DeltaStore, moved: Sequence[Moved], now: float) -> Relocation:
         """Let objects name fragments where they were moved to.  What cannot be any more is left as it is."""

@@ -14,6 +14,7 @@
 ``m/term``  ``m/generation``  ``m/fids``  counters
 ``m/horizon``                             all fids below it have expired
 ``m/references``                          up to which page ``r/`` is complete; empty: all of it
+``m/watched``                             prefixes of names of which copies are kept elsewhere
 ========================================  ===========================================================
 
 Numbers are 8 bytes, a bucket is 1, big endian, so that they sort by value.  Paths and server names are UTF-8.
@@ -22,6 +23,9 @@ Numbers are 8 bytes, a bucket is 1, big endian, so that they sort by value.  Pat
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+
+import msgspec
 
 from fabric.ids import bucket_of
 
@@ -34,6 +38,7 @@ GENERATION = b"m/generation"
 FIDS = b"m/fids"
 HORIZON = b"m/horizon"
 REFERENCES_BUILT = b"m/references"
+WATCHED = b"m/watched"
 
 OBJECTS = b"o/"
 PAGES = b"f/"
@@ -57,6 +62,16 @@ def number(value: int) -> bytes:
 def to_number(value: bytes) -> int:
     """Reads what ``number`` wrote, also at the start of a longer value."""
     return int(_NUMBER.unpack_from(value)[0])
+
+
+def prefixes(values: Sequence[str]) -> bytes:
+    """Prefixes of paths as they are stored."""
+    return msgspec.msgpack.encode(values)
+
+
+def to_prefixes(value: bytes | None) -> list[str]:
+    """Reads what ``prefixes`` wrote; none when there is nothing."""
+    return [] if value is None else msgspec.msgpack.decode(value, type=list[str])
 
 
 def last_number(key: bytes) -> int:

@@ -32,6 +32,7 @@ from fabric.master.orders import Orders
 from fabric.master.store import Reader, StoreError, Written
 from fabric.master.topology import TopologyPublisher
 from fabric.master.upkeep import Upkeep
+from fabric.master.watchers import Watchers
 from fabric.node.effects import Effect, Exit, Payload, Reply, Sender
 from fabric.settings import JOINED_FRAGMENTS_MAX, MIB, Settings
 from fabric.wire.codec import failed
@@ -61,6 +62,7 @@ from fabric.wire.messages import (
     ServerStatusSet,
     SetServerStatus,
     Stat,
+    Watch,
 )
 
 QUEUE_MAX = 10_000
@@ -112,6 +114,7 @@ class MasterRole:
         )
         self._catalog = Catalog(store, self._fids, self._operation_ids, self._groups.is_group)
         self._audits = Audits(self._deletion, self._fids)
+        self._watchers = Watchers(settings.name_lease_s)
         self._publisher = TopologyPublisher(
             self._membership, self._groups, is_moving=lambda: self._orders.moves.is_any
         )
@@ -137,6 +140,7 @@ class MasterRole:
             ReportFailure: self._on_report_failure,
             AuditFragments: self._on_audit,
             Relocate: self._on_relocate,
+            Watch: self._on_watch,
             Stat: lambda m, sender, now: [Reply(sender, self._catalog.stat(m.path))],
             Open: lambda m, sender, now: [Reply(sender, self._catalog.open(m.path, m.offset))],
             ListFragments: lambda m, sender, now: [
@@ -163,6 +167,7 @@ class MasterRole:
             self._groups.load(self._store, term)
             self._deletion.load(now)
             self._orders.load(self._store, now)
+            self._watchers.start(keys.to_prefixes(self._store.get(keys.WATCHED)), now)
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
@@ -210,7 +215,7 @@ class MasterRole:
                 log.warning("server %s is lost: no heartbeat within its lease", node.server)
                 self._groups.on_lost(node)
             self._groups.on_tick(now)
-            return self._settle(self._upkeep.on_tick(now), now)
+            return self._settle([*self._watchers.on_tick(now), *self._upkeep.on_tick(now)], now)
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
@@ -218,7 +223,8 @@ class MasterRole:
         """The next lease to run out, group to try again, or step of upkeep."""
         if not self._term:
             return None
-        dues = self._membership.due_at(), self._groups.next_deadline(), self._upkeep.next_deadline()
+        waiting = self._groups, self._upkeep, self._watchers
+        dues = self._membership.due_at(), *(each.next_deadline() for each in waiting)
         return min((due for due in dues if due is not None), default=None)
 
     def _settle(self, effects: list[Effect], now: float) -> list[Effect]:
@@ -339,13 +345,13 @@ class MasterRole:
             applied = self._catalog.commit(delta, message, now, created_at_ms)
 
             def on_durable(now: float) -> list[Effect]:
-                if applied.operation_id:
-                    self._operation_ids.on_durable(applied.operation_id, now)
-                    self._deletion.on_doomed(applied.doomed, now)
-                return [
-                    *self._publisher.publish_paths(list(applied.stale_paths)),
-                    Reply(sender, applied.answer),
-                ]
+                answer: list[Effect] = [Reply(sender, applied.answer)]
+                if not applied.operation_id:
+                    return self._watchers.after_repetition(message.operations, answer, now)
+                self._operation_ids.on_durable(applied.operation_id, now)
+                self._deletion.on_doomed(applied.doomed, now)
+                published = self._publisher.publish_paths(list(applied.stale_paths))
+                return [*published, *self._watchers.after_change(applied.changed_paths, answer, now)]
 
             return on_durable
 
@@ -367,7 +373,27 @@ class MasterRole:
 
         return self._change(message, sender, now, relocate)
 
+    def _on_watch(self, message: Watch, sender: Sender, now: float) -> list[Effect]:
+        if not self._watchers.new_prefixes(message):
+            return self._watchers.watch(message, sender, now)
+        self._check_room()
+
+        def note(delta: DeltaStore, now: float) -> After:
+            new = self._watchers.new_prefixes(message)
+            watched = [*keys.to_prefixes(delta.get(keys.WATCHED)), *new]
+            delta.put(keys.WATCHED, keys.prefixes(watched))
+
+            def on_durable(now: float) -> list[Effect]:
+                self._watchers.add_prefixes(watched)
+                return self._watchers.watch(message, sender, now)
+
+            return on_durable
+
+        return self._change(message, sender, now, note)
+
     def _check_room(self) -> None:
+        if len(self._watchers) >= QUEUE_MAX:
+            raise Busy("too many changes wait for those who keep copies of the names")
         if len(self._journal) >= QUEUE_MAX or self._journal.queued_bytes >= QUEUE_BYTES_MAX:
             raise Busy("too many changes wait for the master's store")
 

@@ -49,6 +49,8 @@ class Transaction:
         """Object ids that no path leads to any more."""
         self.stale_paths: list[str] = []
         """Paths whose immutable object was removed or replaced."""
+        self.changed_paths: list[str] = []
+        """Paths that had an object, and whoever knows it knows it no longer as it is."""
         self.fids: list[int] = []
         """Fids that became part of objects."""
         self._joined = 0
@@ -82,7 +84,7 @@ class Transaction:
             last_start,
             last_count,
         )
-        return self._write(operation.path, record)
+        return self._write(operation.path, record, present)
 
     def _append(self, operation: AppendOperation) -> ObjectInfo:
         check_path(operation.path)
@@ -108,6 +110,7 @@ class Transaction:
             raise BadRequest(f"{source} is immutable: its fragments stay where they are")
         fragments = self._leave_pages(source, joined)
         self._delta.delete(keys.object_key(source))
+        self.changed_paths.append(source)
         return self._grow(path, present, fragments, present.attributes)
 
     def _move(self, operation: MoveOperation) -> ObjectInfo:
@@ -125,6 +128,7 @@ class Transaction:
             if present is not None:
                 self._doom(target, present)
             self._delta.delete(keys.object_key(source))
+            self.changed_paths.append(source)
         self.generation += 1
         record = ObjectRecord(
             moved.object_id,
@@ -137,7 +141,7 @@ class Transaction:
             moved.last_start,
             moved.last_count,
         )
-        return self._write(target, record)
+        return self._write(target, record, present)
 
     def _delete(self, operation: DeleteOperation) -> None:
         check_path(operation.path)
@@ -149,6 +153,7 @@ class Transaction:
         _check_generation(operation.path, present, operation.if_generation)
         self._doom(operation.path, present)
         self._delta.delete(keys.object_key(operation.path))
+        self.changed_paths.append(operation.path)
 
     def _check(self, operation: CheckOperation) -> None:
         check_path(operation.path)
@@ -190,7 +195,7 @@ class Transaction:
             last_start,
             last_count,
         )
-        return self._write(path, record)
+        return self._write(path, record, present)
 
     def _leave_pages(self, path: str, record: ObjectRecord) -> list[FragmentRef]:
         """Take an object's fragments out of its pages.
@@ -211,7 +216,9 @@ class Transaction:
         value = self._delta.get(keys.object_key(path))
         return None if value is None else decode_object(value)
 
-    def _write(self, path: str, record: ObjectRecord) -> ObjectInfo:
+    def _write(self, path: str, record: ObjectRecord, present: ObjectRecord | None) -> ObjectInfo:
+        if present is not None and _seen(present) != _seen(record):
+            self.changed_paths.append(path)
         self._delta.put(keys.object_key(path), encode(record))
         return record.info(path)
 
@@ -225,6 +232,12 @@ class Transaction:
         if record.last_count:
             self._delta.put(keys.doomed_key(record.object_id), b"")
             self.doomed.append(record.object_id)
+
+
+def _seen(record: ObjectRecord) -> tuple[object, ...]:
+    """What others may keep a copy of: not the generation.  An empty attribute is as good as none."""
+    attributes = {name: value for name, value in record.attributes.items() if value}
+    return record.size, record.digest, attributes, record.immutable
 
 
 _STEPS: dict[type, Callable[[Transaction, AnyOperation], ObjectInfo | None]] = {

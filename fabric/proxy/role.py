@@ -43,6 +43,7 @@ from fabric.wire.messages import (
     Request,
     Stat,
     Stored,
+    Watch,
 )
 
 EMPTY_CHECKSUM = 0x2D06800538D394C2
@@ -54,7 +55,7 @@ _FORWARDED_BYTES, _OPERATION_BYTES, _FRAGMENT_BYTES = 4096, 1024, 256
 _REFUSED = frozenset({"PRECONDITION", "NOT_FOUND", "BAD_REQUEST", "REFUSED", "CONFLICT", "FID_EXPIRED"})
 """Answers to a commit after which it is certain that nothing names its fragments."""
 
-_FORWARDED = (Commit, Stat, Open, ListFragments, ListObjects)
+_FORWARDED = (Commit, Stat, Open, ListFragments, ListObjects, Watch)
 
 
 class ProxyRole:

@@ -9,12 +9,17 @@ from __future__ import annotations
 from fabric.driver.object_store import ObjectReader, ObjectStore
 from fabric.driver.registry.bookkeeping import LEAVING, Stamper, linking_blob, owner_path, trashing
 from fabric.driver.registry.errors import blob_unknown
+from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.names import Digest, blob_link_path, blob_path
 from fabric.errors import Internal, NotFound, Precondition, Unavailable
+from fabric.settings import KIB
 from fabric.wire.messages import CheckOperation
 
 MUST_EXIST = -1
 """The generation that a ``CheckOperation`` names to say so."""
+
+SMALL_BYTES_MAX = 64 * KIB
+"""Blobs up to this size, such as configurations, are kept in memory as manifests are."""
 
 OWNERS_MAX = 100
 """Repositories that are looked at for a blob which a client wants mounted from anywhere."""
@@ -25,14 +30,15 @@ _ATTEMPTS_MAX = 8
 class Blobs:
     """Reads, mounts and unlinks blobs; ``uploads`` makes them."""
 
-    def __init__(self, store: ObjectStore, stamper: Stamper) -> None:
+    def __init__(self, store: ObjectStore, stamper: Stamper, lookups: Lookups | None = None) -> None:
         self._store = store
+        self._lookups = lookups if lookups is not None else Lookups(store)
         self._stamper = stamper
 
     async def size(self, name: str, digest: Digest) -> int:
         """Size in bytes of a blob of the repository.  Raises RegistryError BLOB_UNKNOWN."""
         try:
-            link = await self._store.stat(blob_link_path(name, digest))
+            link = await self._lookups.stat(blob_link_path(name, digest))
         except NotFound as error:
             raise blob_unknown(digest) from error
         return int(link.attributes["size"])
@@ -44,7 +50,7 @@ class Blobs:
         or garbage collection might be faster than the manifest.
         """
         try:
-            link = await self._store.stat(blob_link_path(name, digest))
+            link = await self._lookups.stat(blob_link_path(name, digest))
         except NotFound as error:
             raise blob_unknown(digest) from error
         if link.attributes.get(LEAVING):
@@ -59,6 +65,14 @@ class Blobs:
         """
         try:
             return await self._store.open(blob_path(digest), start, length)
+        except NotFound as error:
+            await self.size(name, digest)
+            raise Internal(f"{digest} is linked in {name} and its bytes are not in the catalog") from error
+
+    async def read(self, name: str, digest: Digest, size: int) -> bytes:
+        """A blob of ``SMALL_BYTES_MAX`` at most, whole.  Raises as ``open`` does."""
+        try:
+            return await self._lookups.read(blob_path(digest), size)
         except NotFound as error:
             await self.size(name, digest)
             raise Internal(f"{digest} is linked in {name} and its bytes are not in the catalog") from error

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
+from fabric.driver.name_cache import NameCache
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_uploads
 from fabric.driver.registry.access.gate import Gate
@@ -26,10 +28,12 @@ from fabric.driver.registry.errors import (
     from_store,
     unsupported,
 )
+from fabric.driver.registry.lookups import WATCHED
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
 from fabric.driver.registry.v1.http import Legacy
 from fabric.driver.registry.v1.routes import is_legacy
+from fabric.driver.watching import Ask, keep_watching
 from fabric.errors import FabricError
 from fabric.settings import KIB, Settings
 
@@ -81,16 +85,22 @@ HANDLERS: dict[Endpoint, dict[str, Handler]] = {
 
 
 def make_app(
-    store: ObjectStore, settings: Settings, gate: Gate | None = None, *, v1: bool = False
+    store: ObjectStore,
+    settings: Settings,
+    gate: Gate | None = None,
+    *,
+    v1: bool = False,
+    watch: Ask | None = None,
 ) -> web.Application:
     """The registry over ``store``, which must be started and outlives the application.
 
     ``gate`` says who may do what; without one everybody may do everything.  ``v1``: answer clients of the
-    first protocol too.
+    first protocol too.  ``watch`` asks the store which names have changed; with it, copies are kept.
     """
     gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
-    service = Service(gate.guarded(store), settings, executor)
+    cache = NameCache(settings.registry_cache_bytes) if watch and settings.registry_cache_bytes else None
+    service = Service(gate.guarded(store), settings, executor, cache)
     legacy = Legacy(service, gate, store, executor) if v1 else None
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
@@ -107,10 +117,13 @@ def make_app(
             return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
-        collector = asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))
+        tasks = [asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))]
+        if watch is not None and cache is not None:
+            tasks.append(asyncio.create_task(keep_watching(watch, cache, WATCHED, time.monotonic)))
         yield
-        collector.cancel()
-        await asyncio.gather(collector, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         executor.shutdown()
         if legacy is not None:
             legacy.close()
@@ -145,13 +158,14 @@ async def serve(
     gate: Gate | None = None,
     *,
     v1: bool = False,
+    watch: Ask | None = None,
 ) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
     Raises OSError when the address cannot be taken.
     """
     gate = gate if gate is not None else Gate()
-    runner = make_runner(make_app(store, settings, gate, v1=v1))
+    runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch))
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from aiohttp import web
 
 from fabric.driver.object_store import Buffer, ObjectReader
+from fabric.driver.registry.blobs import SMALL_BYTES_MAX
 from fabric.driver.registry.byteranges import Layout, lay_out
 from fabric.driver.registry.conditions import entity_tag
 from fabric.driver.registry.http_actor import actor
@@ -36,6 +37,8 @@ async def get(service: Service, request: web.Request, route: Route) -> web.Strea
     unchanged = not_modified(request, headers)
     if unchanged is not None:
         return unchanged
+    if 0 < size <= SMALL_BYTES_MAX and "Range" not in request.headers:
+        return web.Response(body=await service.blobs.read(route.name, digest, size), headers=headers)
     layout = lay_out(_wanted(request, headers["ETag"], size), size, MEDIA_TYPE, secrets.token_hex(16))
     response = web.StreamResponse(status=layout.status, headers={**headers, **layout.headers})
     response.content_length = layout.length

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.blobs import MUST_EXIST
 from fabric.driver.registry.bookkeeping import (
+    MIRRORED,
+    MUST_NOT_EXIST,
     Stamp,
     Stamper,
     mark,
@@ -30,6 +32,7 @@ from fabric.driver.registry.conditions import Conditions, entity_tag
 from fabric.driver.registry.errors import digest_invalid, manifest_unknown, precondition_failed
 from fabric.driver.registry.history import DELETED, EVENT_STEPS, PUSHED, RESTORED, History, recording
 from fabric.driver.registry.indexing import is_indexed
+from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifests import Manifest, parse_manifest
 from fabric.driver.registry.names import (
     Digest,
@@ -66,10 +69,10 @@ _DELETES_MAX = (OPERATIONS_MAX - 8) // (1 + EVENT_STEPS)
 
 _ATTEMPTS_MAX = 8
 
-MUST_NOT_EXIST = 0
-"""The generation that a ``CheckOperation`` names to say so."""
-
 ALWAYS = Conditions()
+
+CHECKED_MS = "checked"
+"""Attribute of a mirrored tag: when the upstream last said so, wall clock in milliseconds."""
 
 ANONYMOUS = "anonymous"
 """Who did it, when nobody said who it was."""
@@ -97,8 +100,11 @@ def _from_attributes(info: ObjectInfo) -> StoredManifest:
 class ManifestStore:
     """Pushes, finds and deletes manifests."""
 
-    def __init__(self, store: ObjectStore, bytes_max: int, stamper: Stamper) -> None:
+    def __init__(
+        self, store: ObjectStore, bytes_max: int, stamper: Stamper, lookups: Lookups | None = None
+    ) -> None:
         self._store = store
+        self._lookups = lookups if lookups is not None else Lookups(store)
         self._bytes_max = bytes_max
         self._stamper = stamper
         self._history = History(store)
@@ -110,7 +116,7 @@ class ManifestStore:
         if isinstance(reference, str) and not is_tag(reference):
             raise manifest_unknown(reference)  # a text that is no tag names nothing
         try:
-            info = await self._store.stat(_path_of(name, reference))
+            info = await self._lookups.stat(_path_of(name, reference))
         except NotFound as error:
             raise manifest_unknown(reference) from error
         return _from_attributes(info)
@@ -118,11 +124,10 @@ class ManifestStore:
     async def read(self, name: str, found: StoredManifest) -> bytes:
         """Its exact bytes.  Raises RegistryError MANIFEST_UNKNOWN when it was deleted meanwhile."""
         try:
-            _, data = await self._store.read(blob_path(found.digest), self._bytes_max)
+            return await self._lookups.read(blob_path(found.digest), self._bytes_max)
         except NotFound as error:
             await self.find(name, found.digest)
             raise Internal(f"manifest {found.digest} of {name} has no bytes in the catalog") from error
-        return data
 
     # --- pushing ----------------------------------------------------------------------------------
 
@@ -135,10 +140,13 @@ class ManifestStore:
         content_type: str,
         who: str = ANONYMOUS,
         conditions: Conditions = ALWAYS,
+        *,
+        mirrored: bool = False,
     ) -> tuple[StoredManifest, Manifest]:
         """Store a manifest under its digest and ``tags``, of which ``reference`` may be the only one.
 
-        ``conditions`` are about what ``reference`` names before.  Raises RegistryError: MANIFEST_INVALID,
+        ``conditions`` are about what ``reference`` names before.  ``mirrored``: it comes from an upstream
+        just now, and what it references may come later.  Raises RegistryError: MANIFEST_INVALID,
         DIGEST_INVALID when the bytes have another digest than ``reference``, MANIFEST_BLOB_UNKNOWN with
         one entry for each thing that is missing, 412 when the conditions do not hold.
         """
@@ -149,9 +157,9 @@ class ManifestStore:
             raise digest_invalid(f"the manifest has the digest {digest}", reference)
         stored = StoredManifest(digest, manifest.media_type, len(data))
         stamp = self._stamper.stamp(who)
-        references = References(self._store, name, digest, manifest)
-        naming = _naming_steps(name, stored, manifest, list(dict.fromkeys(tags)), stamp)
-        if not manifest.required or not references.fit(len(naming) + _STEPS_OF_A_PUSH):
+        references = References(self._store, name, digest, manifest, ahead=mirrored)
+        naming = _naming_steps(name, stored, manifest, list(dict.fromkeys(tags)), stamp, mirrored=mirrored)
+        if mirrored or not manifest.required or not references.fit(len(naming) + _STEPS_OF_A_PUSH):
             await references.look_up()
         fragments: Sequence[FragmentRef] = ()
         for _ in range(_ATTEMPTS_MAX):
@@ -296,14 +304,21 @@ def _bytes_step(stored: StoredManifest, fragments: Sequence[FragmentRef] | None)
 
 
 def _naming_steps(
-    name: str, stored: StoredManifest, manifest: Manifest, tags: Sequence[str], stamp: Stamp
+    name: str,
+    stored: StoredManifest,
+    manifest: Manifest,
+    tags: Sequence[str],
+    stamp: Stamp,
+    *,
+    mirrored: bool,
 ) -> list[AnyOperation]:
     """Everything by which the manifest can be found."""
     digest, attributes = stored.digest, stored.attributes()
-    link = dict(attributes)
+    link = attributes | ({MIRRORED: "yes"} if mirrored else {})
+    checked = {CHECKED_MS: str(stamp.at_ms)} if mirrored else {}
     steps: list[AnyOperation] = [PutOperation(name_path(name), []), *owning(digest, "manifest", name)]
     for tag in tags:
-        steps.append(PutOperation(tag_path(name, tag), [], str(digest), attributes))
+        steps.append(PutOperation(tag_path(name, tag), [], str(digest), attributes | checked))
         steps += recording(name, tag, PUSHED, digest, stamp)
     if not tags:
         steps.append(mark(untagged_path(name, digest), stamp.at_ms))

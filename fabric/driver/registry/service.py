@@ -7,12 +7,14 @@ import time
 import uuid
 from concurrent.futures import Executor
 
+from fabric.driver.name_cache import NameCache
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.background import garbage_collection
 from fabric.driver.registry.blobs import Blobs
 from fabric.driver.registry.bookkeeping import Stamper
 from fabric.driver.registry.hashing import digests_on
 from fabric.driver.registry.http_body import StreamGate
+from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifest_store import ManifestStore
 from fabric.driver.registry.referrers import Referrers
 from fabric.driver.registry.repositories import Repositories
@@ -23,12 +25,15 @@ from fabric.settings import Settings
 class Service:
     """Everything a handler needs.  Holds no state of a repository."""
 
-    def __init__(self, store: ObjectStore, settings: Settings, executor: Executor) -> None:
+    def __init__(
+        self, store: ObjectStore, settings: Settings, executor: Executor, cache: NameCache | None = None
+    ) -> None:
         self.settings = settings
         stamper = Stamper(_wall_ms, _new_upload_id)
-        self.blobs = Blobs(store, stamper)
+        lookups = Lookups(store, cache, time.monotonic)
+        self.blobs = Blobs(store, stamper, lookups)
         self.uploads = Uploads(store, digests_on(executor), _new_upload_id, time.monotonic, _wall_ms)
-        self.manifests = ManifestStore(store, settings.manifest_bytes_max, stamper)
+        self.manifests = ManifestStore(store, settings.manifest_bytes_max, stamper, lookups)
         self.referrers = Referrers(store, self.manifests)
         self.repositories = Repositories(store)
         self.garbage = garbage_collection(store, settings, stamper)
