@@ -26,6 +26,8 @@ changed.  Four rules make that safe beside every push, without a lock:
   manifest appends nothing to each link it needs: that demands the link and raises its generation.
 - A mark is dropped only at the generation it was seen at; whoever gives a new reason writes it anew.
 - What is in the trash is still owned, and its uses still count.  Linking again takes it out of the trash.
+
+A mirrored manifest is there before what it references: its uses may name what is not linked yet.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from fabric.driver.registry.names import (
 from fabric.wire.messages import (
     AnyOperation,
     AppendOperation,
+    CheckOperation,
     DeleteOperation,
     ObjectInfo,
     PutOperation,
@@ -62,6 +65,12 @@ SINCE = "since"
 
 LEAVING = "leaving"
 """Attribute of a blob's link, not empty: a client that asks is told to upload it again."""
+
+MIRRORED = "mirrored"
+"""Attribute of a manifest's link: it came from an upstream, and what it references may not be here yet."""
+
+MUST_NOT_EXIST = 0
+"""The generation that a ``CheckOperation`` names to say so."""
 
 _KIND_FOLDERS: dict[Kind, str] = {"blob": "blobs", "manifest": "manifests"}
 
@@ -247,6 +256,14 @@ def using(name: str, digest: Digest, link: str, manifest: Digest) -> list[AnyOpe
         PutOperation(use_path(name, digest, manifest), []),
         DeleteOperation(loose_path(name, digest), missing_ok=True),
     ]
+
+
+def using_ahead(name: str, digest: Digest, link: str, manifest: Digest) -> list[AnyOperation]:
+    """Beside a manifest that references what is to come to ``link``.  Fails when it is there already.
+
+    Without that, a pass that has seen the new link, and no use of it, could end it.
+    """
+    return [CheckOperation(link, MUST_NOT_EXIST), PutOperation(use_path(name, digest, manifest), [])]
 
 
 def trashing(name: str, kind: Kind, digest: Digest, link: ObjectInfo, stamp: Stamp) -> list[AnyOperation]:

@@ -4,6 +4,10 @@ Layers and configs are blobs, an index's children are manifests, except that som
 index: then the look-up finds the other link.  A commit has room for some eighty references.  A larger
 manifest takes hold of its references first, in several commits, under a mark with its bytes
 (``pending/``): when the push dies in between, garbage collection knows what to let go.
+
+A mirror stores a manifest before what it references.  Such a push writes its uses ahead: of what is
+absent it demands that it is absent still, so that whoever links it later finds the use, and whoever
+linked it meanwhile makes the push look again.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from fabric.driver.registry.bookkeeping import (
     untagged_path,
     use_path,
     using,
+    using_ahead,
 )
 from fabric.driver.registry.errors import manifest_blobs_unknown
 from fabric.driver.registry.manifests import Manifest
@@ -37,7 +42,11 @@ BATCH_MAX = 80
 class References:
     """The links that one manifest needs, for one push of it."""
 
-    def __init__(self, store: ObjectStore, name: str, digest: Digest, manifest: Manifest) -> None:
+    def __init__(
+        self, store: ObjectStore, name: str, digest: Digest, manifest: Manifest, *, ahead: bool = False
+    ) -> None:
+        """``ahead``: what is absent may come later, and is used from now on."""
+        self._ahead = ahead
         self._store = store
         self._name = name
         self._digest = digest
@@ -47,19 +56,29 @@ class References:
         children = {each.digest: manifest_link_path(name, each.digest) for each in manifest.children}
         self._named = {**blobs, **children}
         self.links: dict[Digest, str] = dict(self._named) if manifest.required else {}
+        self._absent: dict[Digest, str] = {}
+        """Where the links will be of what is used ahead."""
 
     def fit(self, other_steps: int) -> bool:
         """Whether one commit has room for all, beside so many other steps."""
-        return len(self.links) * STEPS_PER_REFERENCE + other_steps <= OPERATIONS_MAX
+        return len(self._held) * STEPS_PER_REFERENCE + other_steps <= OPERATIONS_MAX
+
+    @property
+    def _held(self) -> list[Digest]:
+        return [*self.links, *self._absent]
 
     def hold(self) -> list[AnyOperation]:
-        """Steps that hold every reference; they fail when a link is gone."""
-        return self._hold(self.links)
+        """Steps that hold every reference; they fail when a link is gone, or is no longer absent."""
+        return self._hold(self._held)
 
     def _hold(self, digests: Iterable[Digest]) -> list[AnyOperation]:
-        return [
-            step for digest in digests for step in using(self._name, digest, self.links[digest], self._digest)
-        ]
+        steps: list[AnyOperation] = []
+        for digest in digests:
+            if digest in self.links:
+                steps += using(self._name, digest, self.links[digest], self._digest)
+            else:
+                steps += using_ahead(self._name, digest, self._absent[digest], self._digest)
+        return steps
 
     async def look_up(self) -> None:
         """Find each link.  Raises RegistryError MANIFEST_BLOB_UNKNOWN that names all that are missing.
@@ -67,6 +86,7 @@ class References:
         What an artifact of an unknown type names is held where it is here, and may be missing.
         """
         missing = []
+        self._absent = {}
         for digest, usual in self._named.items():
             for path in dict.fromkeys((usual, *self._choices(digest))):
                 if await exists(self._store, path):
@@ -74,7 +94,10 @@ class References:
                     break
             else:
                 self.links.pop(digest, None)
-                missing.append(str(digest))
+                if self._ahead:
+                    self._absent[digest] = usual
+                else:
+                    missing.append(str(digest))
         if missing and self._required:
             raise manifest_blobs_unknown(missing)
 
@@ -91,7 +114,7 @@ class References:
         info = await self._store.put(
             path, data, attributes={SINCE: str(now_ms), "mediaType": self._media_type}
         )
-        digests = list(self.links)
+        digests = self._held
         for start in range(0, len(digests), BATCH_MAX):
             steps = self._hold(digests[start : start + BATCH_MAX])
             await self._store.commit([CheckOperation(path, info.generation), *steps])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import (
+    MIRRORED,
     RETIRED_PREFIX,
     Kind,
     Stamper,
@@ -188,7 +189,8 @@ class Undelete:
                 await self._bring_back(name, child.digest, who)
         for each in manifest.references:
             await self._bring_back_blob(name, each.digest)
-        await self._manifests.push(name, digest, [], data, media_type, who)
+        is_mirrored = MIRRORED in trashed.attributes
+        await self._manifests.push(name, digest, [], data, media_type, who, mirrored=is_mirrored)
         return True
 
     async def _bring_back_blob(self, name: str, digest: Digest) -> None:
