@@ -144,6 +144,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Request bodies that one registry process takes at once; beyond that it answers 429."""
     registry_downloads_max: int = 256
     """Blobs that one registry process sends at once; beyond that it answers 429."""
+    parallel_uploads: bool = True
+    """Take uploads in parts, from clients that ask for it."""
     client_stall_timeout_s: float = 120.0
     """An HTTP client that neither sends nor takes bytes for so long is given up."""
 

@@ -69,7 +69,9 @@ SHELLS = {
     "fabric.driver.registry.http_lists",
     "fabric.driver.registry.http_manifests",
     "fabric.driver.registry.http_stream",
+    "fabric.driver.registry.http_parts",
     "fabric.driver.registry.http_uploads",
+    "fabric.driver.registry.followers",
     # The first protocol: HTTP, clocks, threads that read layers.
     "fabric.driver.registry.v1.http",
     "fabric.driver.registry.v1.http_images",

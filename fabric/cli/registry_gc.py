@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DID = {
     "discarded_uploads": "abandoned uploads discarded",
+    "discarded_parts": "parts of uploads that are over discarded",
     "trashed_manifests": "untagged manifests moved to the trash",
     "purged_manifests": "deleted manifests purged from the trash",
     "purged_blobs": "deleted blobs purged from the trash",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fabric.driver.registry.bookkeeping import PENDING_PREFIX, SINCE, marked, since_ms, trash_path
 from fabric.driver.registry.collection import Decision, Run, dropping
 from fabric.driver.registry.manifests import parse_manifest
-from fabric.driver.registry.names import UPLOADS_PREFIX, Digest, manifest_link_path
+from fabric.driver.registry.names import PARTS_PREFIX, UPLOADS_PREFIX, Digest, manifest_link_path, upload_path
 from fabric.driver.registry.references import letting_go
 from fabric.errors import NotFound
 from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, DeleteOperation, ObjectInfo
@@ -35,6 +35,23 @@ async def discard_uploads(run: Run) -> None:
         return Decision(dropping(info).steps, "discarded_uploads")
 
     await run.look_at(UPLOADS_PREFIX, decide)
+
+
+async def discard_parts(run: Run) -> None:
+    """Discard parts whose upload is over.  Raises FabricError of the store.
+
+    Ids are never used twice, and every commit that makes a part demands its upload: so nothing that is
+    found without one will be needed.
+    """
+
+    async def decide(info: ObjectInfo) -> Decision | None:
+        upload_id = info.path.removeprefix(PARTS_PREFIX).split("/", 1)[0]
+        if await run.find(upload_path(upload_id)) is not None:
+            run.report.keep("parts of uploads")
+            return None
+        return Decision(dropping(info).steps, "discarded_parts")
+
+    await run.look_at(PARTS_PREFIX, decide)
 
 
 async def release_pushes(run: Run) -> None:

@@ -91,6 +91,8 @@ class Report(msgspec.Struct):
     purged_tag_states: int = 0
     """Entries of tags' histories that can no longer be restored."""
     discarded_uploads: int = 0
+    discarded_parts: int = 0
+    """Parts whose upload is over."""
     released_pushes: int = 0
     """Large manifests whose push never ended."""
     removed_repositories: int = 0

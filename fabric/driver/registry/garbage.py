@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry.abandoned import discard_uploads, release_pushes
+from fabric.driver.registry.abandoned import discard_parts, discard_uploads, release_pushes
 from fabric.driver.registry.bookkeeping import GARBAGE_PREFIX, Stamper, digest_at, owners_prefix
 from fabric.driver.registry.collection import Decision, Pace, Policy, Report, Run, dropping
 from fabric.driver.registry.indexing import Indexing, is_indexed
@@ -23,7 +23,7 @@ from fabric.wire.messages import AnyOperation, DeleteOperation, ObjectInfo
 LAST_PASS_PATH = "meta/registry-gc"
 """What the last pass that ended did."""
 
-PARTS = (discard_uploads, collect_untagged, purge_retired, release_pushes, collect_loose)
+PARTS = (discard_uploads, discard_parts, collect_untagged, purge_retired, release_pushes, collect_loose)
 
 
 class GarbageCollection:

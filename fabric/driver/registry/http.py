@@ -17,7 +17,7 @@ from aiohttp import web
 
 from fabric.driver.name_cache import NameCache
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_uploads
+from fabric.driver.registry import http_blobs, http_lists, http_manifests, http_parts, http_uploads
 from fabric.driver.registry.access.gate import Gate
 from fabric.driver.registry.background import collect_now_and_then
 from fabric.driver.registry.errors import (
@@ -75,6 +75,8 @@ HANDLERS: dict[Endpoint, dict[str, Handler]] = {
     },
     Endpoint.BLOB: {"GET": http_blobs.get, "HEAD": http_blobs.head, "DELETE": http_blobs.delete},
     Endpoint.UPLOADS: {"POST": http_uploads.start},
+    Endpoint.PARTS: {"POST": http_parts.start},
+    Endpoint.EXTENSIONS: {"GET": http_parts.discover, "HEAD": http_parts.discover},
     Endpoint.UPLOAD: {
         "PATCH": http_uploads.append,
         "PUT": http_uploads.finish,
@@ -124,6 +126,7 @@ def make_app(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await service.followers.close()
         executor.shutdown()
         if legacy is not None:
             legacy.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from fabric.driver.registry import http_parts
 from fabric.driver.registry.access.gate import client_of, user_of
 from fabric.driver.registry.access.policy import Right
 from fabric.driver.registry.errors import RegistryError, digest_invalid
@@ -52,6 +53,8 @@ async def _mount(service: Service, request: web.Request, name: str, digest: Dige
 async def append(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """PATCH: add a chunk, or a stream of any length."""
     upload = await service.uploads.find(route.name, route.reference, user_of(request))
+    if upload.in_parts:
+        return await http_parts.append(service, request, upload)
     declared = _declared_range(request, upload)
     with service.incoming.stream():
         return _accepted(await _append(service, request, upload, declared))
@@ -69,6 +72,8 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
         if await service.uploads.was_finished(route.name, digest):
             return blob_created(route.name, digest)
         raise
+    if upload.in_parts:
+        return await _finish_parts(service, request, upload, digest)
     declared = _declared_range(request, upload)
     if has_body(request):
         with service.incoming.stream():
@@ -77,15 +82,27 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
     return blob_created(route.name, digest)
 
 
+async def _finish_parts(
+    service: Service, request: web.Request, upload: Upload, digest: Digest
+) -> web.StreamResponse:
+    if has_body(request):
+        upload = await http_parts.receive(service, request, upload)
+    waiting = await http_parts.finish(service, request, upload, digest)
+    return waiting if waiting is not None else blob_created(upload.name, digest)
+
+
 async def status(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """GET: how much is here."""
     upload = await service.uploads.find(route.name, route.reference, user_of(request))
+    if upload.in_parts:
+        return await http_parts.status(service, upload)
     return web.Response(status=204, headers=_headers(upload))
 
 
 async def cancel(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """DELETE: give up."""
-    await service.uploads.cancel(await service.uploads.find(route.name, route.reference, user_of(request)))
+    upload = await service.uploads.find(route.name, route.reference, user_of(request))
+    await (service.parts.cancel(upload) if upload.in_parts else service.uploads.cancel(upload))
     return web.Response(status=204)
 
 

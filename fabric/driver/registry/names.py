@@ -10,6 +10,8 @@ values that were validated here, so that no text of a client reaches a path unre
     repositories/<name>/_referrers/<alg>/<hex>/<alg>/<hex>   the second manifest has the first as subject
     names/<name>                                             the repository exists
     uploads/<id>                                             an upload in progress
+    parts/<id>/waiting/<start>                               a part of it whose turn has not come
+    parts/<id>/incoming/<random id>                          a part of it that is being received
 
 What garbage collection and undeletion need besides lies at paths that ``bookkeeping`` builds.
 
@@ -147,3 +149,27 @@ UPLOADS_PREFIX = "uploads/"
 def upload_path(upload_id: str) -> str:
     """An upload in progress; the id must have passed ``is_upload_id``."""
     return f"{UPLOADS_PREFIX}{upload_id}"
+
+
+PARTS_PREFIX = "parts/"
+"""What has come of uploads out of order."""
+
+
+def parts_prefix(upload_id: str) -> str:
+    """Everything that an upload has besides its object; the id must have passed ``is_upload_id``."""
+    return f"{PARTS_PREFIX}{upload_id}/"
+
+
+def waiting_prefix(upload_id: str) -> str:
+    """The complete parts of an upload that wait for those before them, in order."""
+    return f"{parts_prefix(upload_id)}waiting/"
+
+
+def waiting_path(upload_id: str, start: int) -> str:
+    """The complete part that begins at byte ``start``."""
+    return f"{waiting_prefix(upload_id)}{start:020d}"
+
+
+def incoming_path(upload_id: str, part_id: str) -> str:
+    """A part that one request brings."""
+    return f"{parts_prefix(upload_id)}incoming/{part_id}"

@@ -32,6 +32,9 @@ class Endpoint(Enum):
     BLOB = "/v2/<name>/blobs/<digest>"
     UPLOADS = "/v2/<name>/blobs/uploads/"
     UPLOAD = "/v2/<name>/blobs/uploads/<id>"
+    PARTS = "/v2/<name>/_fabric/uploads/parts"
+    EXTENSIONS = "/v2/_oci/ext/discover"
+    """Also under ``/v2/<name>/``."""
     HEALTH = "/healthz"
     LEGACY = "/v1/"
     """All of the older protocol, which has routes of its own."""
@@ -63,6 +66,8 @@ def parse_path(raw_path: str) -> Route:
     segments = [_segment(raw) for raw in raw_path.removeprefix("/v2/").split("/")]
     if segments == ["_catalog"]:
         return Route(Endpoint.CATALOG)
+    if segments == ["_oci", "ext", "discover"]:
+        return Route(Endpoint.EXTENSIONS)
     if any(segment in (".", "..") for segment in segments):
         raise name_invalid("a path has no dot segments", raw_path)
     if "" in segments[:-1]:
@@ -84,6 +89,10 @@ def _repository_route(segments: list[str]) -> Route:
             return Route(Endpoint.MANIFEST, _joined(name), reference)
         case [*name, "referrers", digest] if name and digest:
             return Route(Endpoint.REFERRERS, _joined(name), digest)
+        case [*name, "_fabric", "uploads", "parts"] if name:
+            return Route(Endpoint.PARTS, _joined(name))
+        case [*name, "_oci", "ext", "discover"] if name:
+            return Route(Endpoint.EXTENSIONS, _joined(name))
         case _:
             raise unsupported(404, "unknown endpoint")
 

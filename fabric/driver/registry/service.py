@@ -12,10 +12,13 @@ from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.background import garbage_collection
 from fabric.driver.registry.blobs import Blobs
 from fabric.driver.registry.bookkeeping import Stamper
+from fabric.driver.registry.followers import Followers
+from fabric.driver.registry.following import Claims
 from fabric.driver.registry.hashing import digests_on
 from fabric.driver.registry.http_body import StreamGate
 from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifest_store import ManifestStore
+from fabric.driver.registry.parts import Parts
 from fabric.driver.registry.referrers import Referrers
 from fabric.driver.registry.repositories import Repositories
 from fabric.driver.registry.uploads import Uploads
@@ -32,7 +35,11 @@ class Service:
         stamper = Stamper(_wall_ms, _new_upload_id)
         lookups = Lookups(store, cache, time.monotonic)
         self.blobs = Blobs(store, stamper, lookups)
-        self.uploads = Uploads(store, digests_on(executor), _new_upload_id, time.monotonic, _wall_ms)
+        digests = digests_on(executor)
+        self.uploads = Uploads(store, digests, _new_upload_id, time.monotonic, _wall_ms)
+        claims = Claims(_new_upload_id(), _wall_ms)
+        self.followers = Followers(store, digests, claims)
+        self.parts = Parts(store, self.uploads, digests, _new_upload_id, claims, self.followers.follow)
         self.manifests = ManifestStore(store, settings.manifest_bytes_max, stamper, lookups)
         self.referrers = Referrers(store, self.manifests)
         self.repositories = Repositories(store)

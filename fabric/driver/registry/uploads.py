@@ -37,6 +37,9 @@ from fabric.wire.messages import (
     MoveOperation,
 )
 
+IN_PARTS = "parts"
+"""Attribute of an upload that takes parts in any order."""
+
 _FINISH_ATTEMPTS_MAX = 4
 """A blob of the same digest may appear or vanish between looking and committing; not for ever."""
 
@@ -52,6 +55,8 @@ class Upload:
     """Of the digest that is computed while bytes arrive; another one costs a second reading."""
     owner: str = ""
     """The user who began it; nobody else can go on with it."""
+    in_parts: bool = False
+    """It takes parts in any order: see ``parts``."""
 
     @property
     def location(self) -> str:
@@ -92,15 +97,17 @@ class Uploads:
         self._wall_ms = wall_ms
         self._parked = ParkedDigests()
 
-    async def start(self, name: str, algorithm: str, owner: str = "") -> Upload:
+    async def start(self, name: str, algorithm: str, owner: str = "", *, in_parts: bool = False) -> Upload:
         """A new, empty upload that belongs to the repository, and to the user if there is one."""
         upload_id = self._new_id()
         assert is_upload_id(upload_id)
         attributes = {"repository": name, "started": str(self._wall_ms()), "algorithm": algorithm}
         if owner:
             attributes["owner"] = owner
+        if in_parts:
+            attributes[IN_PARTS] = "true"
         await self._store.put(upload_path(upload_id), b"", attributes=attributes, if_generation=0)
-        return Upload(upload_id, name, 0, algorithm, owner)
+        return Upload(upload_id, name, 0, algorithm, owner, in_parts)
 
     async def find(self, name: str, upload_id: str, owner: str = "") -> Upload:
         """An upload of the repository and the user.
@@ -115,7 +122,8 @@ class Uploads:
             raise upload_unknown(upload_id) from error
         if info.attributes.get("repository") != name or info.attributes.get("owner", "") != owner:
             raise upload_unknown(upload_id)
-        return Upload(upload_id, name, info.size, info.attributes["algorithm"], owner)
+        in_parts = IN_PARTS in info.attributes
+        return Upload(upload_id, name, info.size, info.attributes["algorithm"], owner, in_parts)
 
     async def append(self, upload: Upload, body: AsyncIterable[Buffer], declared: ByteRange | None) -> Upload:
         """Add a request's body; returns the upload as it is then.
@@ -194,10 +202,13 @@ class Uploads:
         416 when the upload grew meanwhile.
         """
         computed = await self._digest_of(upload, digest.algorithm)
-        if computed.value() != digest.value:
+        await self.complete(upload, digest, computed.value())
+
+    async def complete(self, upload: Upload, digest: Digest, computed: str) -> None:
+        """``finish`` for an upload whose bytes have the value ``computed`` by the digest's algorithm."""
+        if computed != digest.value:
             await self.cancel(upload)
-            actual = f"{computed.algorithm}:{computed.value()}"
-            raise digest_invalid(f"the bytes have the digest {actual}", digest)
+            raise digest_invalid(f"the bytes have the digest {digest.algorithm}:{computed}", digest)
         is_stored = False
         for _ in range(_FINISH_ATTEMPTS_MAX):
             try:

@@ -45,6 +45,8 @@ def need_of(method: str, route: Route) -> Need:
     """
     if route.endpoint in (Endpoint.BASE, Endpoint.HEALTH):
         return Need()
+    if route.endpoint is Endpoint.EXTENSIONS and not route.name:
+        return Need()
     if route.endpoint is Endpoint.CATALOG:
         return Need(catalog=True)
     assert route.name, f"nobody has said who may do {route.endpoint}"

@@ -19,6 +19,7 @@ from fabric.wire.messages import (
     CheckOperation,
     DeleteOperation,
     FragmentRef,
+    JoinOperation,
     Listing,
     MoveOperation,
     ObjectInfo,
@@ -231,6 +232,16 @@ class MemoryStore:
                 attributes = {**(entry.attributes or {}), **operation.attributes}
                 appended = replace(entry, fragments=grown, generation=self._counter, attributes=attributes)
                 return self._write(operation.path, appended)
+            case JoinOperation():
+                entry, part = self._entry(operation.path), self._entry(operation.source)
+                if entry.immutable or part.immutable or operation.path == operation.source:
+                    raise BadRequest(f"{operation.source} cannot be joined to {operation.path}")
+                if entry.size != operation.expected_size:
+                    raise Precondition(f"{operation.path} has {entry.size} bytes")
+                del self.entries[operation.source]
+                self._counter += 1
+                joined = (*entry.fragments, *part.fragments)
+                return self._write(operation.path, replace(entry, fragments=joined, generation=self._counter))
             case MoveOperation():
                 entry = self._entry(operation.source)
                 self._check(operation.target, operation.if_generation)
