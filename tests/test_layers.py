@@ -78,6 +78,11 @@ SHELLS = {
     "fabric.driver.registry.v1.http_repositories",
     "fabric.driver.registry.v1.reading",
     "fabric.driver.registry.v1.service",
+    # Webhooks: files, HTTP, clocks.
+    "fabric.driver.registry.hooks.http_origin",
+    "fabric.driver.registry.hooks.load",
+    "fabric.driver.registry.hooks.sender",
+    "fabric.driver.registry.hooks.service",
     # Access: files, threads for passwords, clocks.
     "fabric.driver.registry.access.load",
     "fabric.driver.registry.access.logins",

@@ -28,6 +28,7 @@ from fabric.driver.registry.errors import (
     from_store,
     unsupported,
 )
+from fabric.driver.registry.hooks.service import Hooks
 from fabric.driver.registry.lookups import WATCHED
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
@@ -93,16 +94,19 @@ def make_app(
     *,
     v1: bool = False,
     watch: Ask | None = None,
+    hooks: Hooks | None = None,
 ) -> web.Application:
     """The registry over ``store``, which must be started and outlives the application.
 
     ``gate`` says who may do what; without one everybody may do everything.  ``v1``: answer clients of the
     first protocol too.  ``watch`` asks the store which names have changed; with it, copies are kept.
+    ``hooks``: receivers that are told of pushes, pulls and deletions.
     """
     gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
     cache = NameCache(settings.registry_cache_bytes) if watch and settings.registry_cache_bytes else None
-    service = Service(gate.guarded(store), settings, executor, cache)
+    announced = hooks.announcing(store) if hooks is not None else store
+    service = Service(gate.guarded(announced), settings, executor, cache, hooks)
     legacy = Legacy(service, gate, store, executor) if v1 else None
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
@@ -116,7 +120,10 @@ def make_app(
             allowed = {"Allow": ", ".join(handlers)}
             raise unsupported(405, f"{request.method} is not for {route.endpoint.value}", allowed)
         with await gate.admit(request, route):
-            return await handler(service, request, route)
+            if hooks is None:
+                return await handler(service, request, route)
+            with hooks.origin(request, route):
+                return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))]
@@ -136,6 +143,8 @@ def make_app(
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatch)
     app.on_response_prepare.append(_mark)
     app.cleanup_ctx.append(background)
+    if hooks is not None:
+        app.cleanup_ctx.append(hooks.running)
     return app
 
 
@@ -162,13 +171,14 @@ async def serve(
     *,
     v1: bool = False,
     watch: Ask | None = None,
+    hooks: Hooks | None = None,
 ) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
     Raises OSError when the address cannot be taken.
     """
     gate = gate if gate is not None else Gate()
-    runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch))
+    runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch, hooks=hooks))
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()

@@ -52,7 +52,10 @@ async def get(service: Service, request: web.Request, route: Route) -> web.Strea
     unchanged = not_modified(request, headers)
     if unchanged is not None:
         return unchanged
-    return web.Response(body=await service.manifests.read(route.name, found), headers=headers)
+    data = await service.manifests.read(route.name, found)
+    if service.hooks is not None:
+        service.hooks.pulled(request, route, found)
+    return web.Response(body=data, headers=headers)
 
 
 async def head(service: Service, request: web.Request, route: Route) -> web.StreamResponse:

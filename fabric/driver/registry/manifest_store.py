@@ -31,6 +31,7 @@ from fabric.driver.registry.bookkeeping import (
 from fabric.driver.registry.conditions import Conditions, entity_tag
 from fabric.driver.registry.errors import digest_invalid, manifest_unknown, precondition_failed
 from fabric.driver.registry.history import DELETED, EVENT_STEPS, PUSHED, RESTORED, History, recording
+from fabric.driver.registry.hooks.limits import HOOKS_MAX
 from fabric.driver.registry.indexing import is_indexed
 from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifests import Manifest, parse_manifest
@@ -61,10 +62,10 @@ from fabric.wire.messages import (
 TAGS_PER_PUSH_MAX = 30
 """Tags that one push may set."""
 
-_STEPS_OF_A_PUSH = 10
+_STEPS_OF_A_PUSH = 10 + HOOKS_MAX
 """Steps of the commit that are not about tags or references, at most."""
 
-_DELETES_MAX = (OPERATIONS_MAX - 8) // (1 + EVENT_STEPS)
+_DELETES_MAX = (OPERATIONS_MAX - 8 - HOOKS_MAX) // (1 + EVENT_STEPS)
 """Tags deleted in one commit."""
 
 _ATTEMPTS_MAX = 8

@@ -15,6 +15,7 @@ from fabric.driver.registry.bookkeeping import Stamper
 from fabric.driver.registry.followers import Followers
 from fabric.driver.registry.following import Claims
 from fabric.driver.registry.hashing import digests_on
+from fabric.driver.registry.hooks.service import Hooks
 from fabric.driver.registry.http_body import StreamGate
 from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifest_store import ManifestStore
@@ -29,9 +30,15 @@ class Service:
     """Everything a handler needs.  Holds no state of a repository."""
 
     def __init__(
-        self, store: ObjectStore, settings: Settings, executor: Executor, cache: NameCache | None = None
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        executor: Executor,
+        cache: NameCache | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.settings = settings
+        self.hooks = hooks
         stamper = Stamper(_wall_ms, _new_upload_id)
         lookups = Lookups(store, cache, time.monotonic)
         self.blobs = Blobs(store, stamper, lookups)

@@ -11,7 +11,7 @@ order by their generations; their names sort by wall clock, for people and for w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -97,7 +97,7 @@ class Announcer:
     def __init__(
         self,
         store: ObjectStore,
-        wishes: Callable[[], Mapping[str, Wish]],
+        wishes: Callable[[], Awaitable[Mapping[str, Wish]]],
         source: Source,
         wall_ms: Callable[[], int],
         new_id: Callable[[], str],
@@ -114,10 +114,8 @@ class Announcer:
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
         """As the store's, with events; the answer is about the given steps only."""
-        wishes = self._wishes()
-        changes = changes_of(operations) if wishes else []
-        if not changes:
-            return await self._store.commit(operations)
+        changes = changes_of(operations)
+        wishes = await self._wishes() if changes else {}
         steps = entries_for(wishes.values(), changes, lambda: self._entry(changes))
         if not steps:
             return await self._store.commit(operations)

@@ -1,6 +1,6 @@
 """When a receiver is tried again, and by whom: the state of one hook, shared by all registries.
 
-One object, ``hooks/<name>``, is both the lease of who delivers now and the account of how it went.
+One object, ``hooks/<name>/state``, is both the lease of who delivers now and the account of how it went.
 Every change of it names the generation that was seen.  Nobody compares clocks: who sees the same
 generation for as long as its holder said it would need takes the lease over.  If the holder was only
 slow, some events arrive twice, with the same ids.
@@ -20,7 +20,7 @@ DELAY_S_MIN = 1.0
 DELAY_S_MAX = 60.0
 """Between two tries of a receiver that fails: doubled from the least to the most."""
 
-LEASE_MARGIN_S = 10.0
+LEASE_MARGIN_S = 5.0
 """Beyond what a holder has planned: for its commits, and for a machine that is busy."""
 
 ERROR_CHARACTERS_MAX = 300
@@ -49,7 +49,7 @@ class State(msgspec.Struct, frozen=True):
 
 def state_path(hook: str) -> str:
     """Where the state of a hook is."""
-    return f"hooks/{hook}"
+    return f"hooks/{hook}/state"
 
 
 def state_of(info: ObjectInfo) -> State:
