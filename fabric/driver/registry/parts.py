@@ -125,7 +125,8 @@ class Parts:
         _check_shape(upload, part)
         seen = await self.progress(upload)
         if part.last < seen.size:
-            return await self._compare(upload, part, body, digest)
+            await self._compare(upload, part, body, digest)
+            return replace(upload, size=seen.size)
         _check_place(upload, seen, part)
         path = incoming_path(upload.upload_id, self._new_id())
         try:
@@ -226,7 +227,7 @@ class Parts:
 
     async def _compare(
         self, upload: Upload, part: ByteRange, body: AsyncIterable[Buffer], digest: Digest | None
-    ) -> Upload:
+    ) -> None:
         """Hold a body against the bytes that are here already."""
         running = self._new_digest(COMPARED_BY)
         declared = self._new_digest(digest.algorithm) if digest is not None else None
@@ -240,7 +241,6 @@ class Parts:
             if declared.value() != digest.value:
                 raise digest_invalid("the part has another digest", digest)
         await self._check_same(upload, part, running.value())
-        return upload
 
     async def _check_same(self, upload: Upload, part: ByteRange, value: str) -> None:
         if await self._value_of(upload_path(upload.upload_id), part) != value:
