@@ -12,6 +12,12 @@ import msgspec
 from fabric.settings import Settings, settings_from
 
 
+class BadFile(click.ClickException):
+    """A file that cannot be used is wrong usage; one line with file, key and reason."""
+
+    exit_code = 2
+
+
 class HostPort(click.ParamType):  # type: ignore[type-arg]
     """``HOST:PORT`` (IPv6 hosts in brackets); converts to a ``tcp://HOST:PORT`` endpoint."""
 

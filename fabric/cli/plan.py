@@ -109,11 +109,12 @@ def decide_layout(
 
 
 class Front(NamedTuple):
-    """What the registry has more than the others: its access file, whether that has TLS, its protocols."""
+    """What the registry has more than the others: its files, whether there is TLS, its protocols."""
 
     access: Path | None = None
     has_tls: bool = False
     v1: bool = False
+    hooks: Path | None = None
 
     def url(self, endpoint: str) -> str:
         """Where the registry that listens at ``tcp://HOST:PORT`` is reached on this machine."""
@@ -155,6 +156,8 @@ def plan_roles(
         registry += ("--access", str(front.access))
     if front.v1:
         registry += ("--v1",)
+    if front.hooks is not None:
+        registry += ("--hooks", str(front.hooks))
     http = front.url(ports.registry)
     roles.append(RoleEntry("registry", "registry", http, None, None, ("registry", *registry)))
     return roles

@@ -1,7 +1,7 @@
 """``fabric registry``: the HTTP front for container tools.
 
-SIGHUP makes it read its access file again, and the certificate, passwords and keys that it names.  A file
-that cannot be used changes nothing.
+SIGHUP makes it read its files again, and the certificate, passwords, keys and secrets that they name.  A
+file that cannot be used changes nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import importlib
 import logging
 import os
 import signal
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fabric.cli.options import HOST_PORT, load_settings
+from fabric.cli.options import HOST_PORT, BadFile, load_settings
 
 if TYPE_CHECKING:
     from fabric.driver.registry.access.gate import Gate
     from fabric.driver.registry.access.load import Access
+    from fabric.driver.registry.hooks.service import Hooks
     from fabric.settings import Settings
 
 
@@ -30,6 +33,7 @@ SUBCOMMANDS = {
     "check-access": "fabric.cli.check_access:command",
     "gc": "fabric.cli.registry_gc:command",
     "history": "fabric.cli.registry_undelete:history",
+    "hooks": "fabric.cli.registry_hooks:command",
     "restore": "fabric.cli.registry_undelete:restore",
     "retention": "fabric.cli.registry_retention:command",
     "trash": "fabric.cli.registry_undelete:trash",
@@ -37,10 +41,8 @@ SUBCOMMANDS = {
 """Commands about a registry's content, and where each is."""
 
 
-class BadAccessFile(click.ClickException):
-    """An access file that cannot be used is wrong usage."""
-
-    exit_code = 2
+class BadAccessFile(BadFile):
+    """An access file that cannot be used."""
 
 
 class RegistryGroup(click.Group):
@@ -76,29 +78,44 @@ class RegistryGroup(click.Group):
     default=None,
     help="TOML file: logins, rules, TLS, limits.  [default: everybody may do everything]",
 )
+@click.option(
+    "--hooks",
+    "hooks_file",
+    type=ACCESS_FILE,
+    default=None,
+    help="TOML file: who is told of pushes, pulls and deletions.",
+)
 @click.option("--v1", is_flag=True, help="Answer clients of the first protocol too (Docker up to 1.5).")
 @click.pass_context
 def command(
-    context: click.Context, http: str, proxy: str, config: Path | None, access: Path | None, v1: bool
+    context: click.Context,
+    http: str,
+    proxy: str,
+    config: Path | None,
+    access: Path | None,
+    hooks_file: Path | None,
+    v1: bool,
 ) -> None:
     """Run a registry: it speaks OCI Distribution over HTTP and keeps everything in the fabric.
 
     A registry process keeps no state; run as many as you like behind one name.  SIGHUP makes it read
-    its access file again.
+    its files again.
     """
     if context.invoked_subcommand is not None:
         return
     import uvloop
 
+    from fabric.cli.registry_hooks import hooks_of, load_hooks_file
     from fabric.driver.registry.access.gate import Gate
     from fabric.node.process import set_up_process
 
+    hooks = hooks_of(load_hooks_file(hooks_file) if hooks_file is not None else None, http)
     gate = Gate(load_access_file(access)) if access is not None else None
     set_up_process()
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(http, proxy, settings, gate, access, v1))
+        runner.run(_run(http, proxy, settings, gate, access, hooks, hooks_file, v1))
 
 
 def load_access_file(path: Path) -> Access:
@@ -123,10 +140,23 @@ def _read_again(gate: Gate, path: Path) -> None:
         logging.info("the access file %s was read again", path)
 
 
+def _call_all(readers: Sequence[Callable[[], None]]) -> None:
+    for read in readers:
+        read()
+
+
 async def _run(
-    http: str, proxy: str, settings: Settings, gate: Gate | None, access: Path | None, v1: bool
+    http: str,
+    proxy: str,
+    settings: Settings,
+    gate: Gate | None,
+    access: Path | None,
+    hooks: Hooks,
+    hooks_file: Path | None,
+    v1: bool,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
+    from fabric.cli.registry_hooks import read_hooks_again
     from fabric.driver.fabric_store import FabricStore
     from fabric.driver.registry.http import serve
 
@@ -134,14 +164,21 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    readers: list[Callable[[], None]] = []
     if gate is not None and access is not None:
-        loop.add_signal_handler(signal.SIGHUP, _read_again, gate, access)
+        readers.append(partial(_read_again, gate, access))
+    if hooks_file is not None:
+        readers.append(partial(read_hooks_again, hooks, hooks_file))
+    if readers:
+        loop.add_signal_handler(signal.SIGHUP, _call_all, readers)
     host, _, port = http.removeprefix("tcp://").rpartition(":")
     store = FabricStore(proxy=proxy, settings=settings)
     await store.start()
     try:
         try:
-            server = await serve(store, settings, host.strip("[]"), int(port), gate, v1=v1, watch=store.watch)
+            server = await serve(
+                store, settings, host.strip("[]"), int(port), gate, v1=v1, watch=store.watch, hooks=hooks
+            )
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error

@@ -82,7 +82,7 @@ def manifests_over(store: ObjectStore, settings: Settings) -> ManifestStore:
     return ManifestStore(store, settings.manifest_bytes_max, stamper())
 
 
-def undelete_over(store: FabricStore, settings: Settings) -> Undelete:
+def undelete_over(store: ObjectStore, settings: Settings) -> Undelete:
     """What lists and restores."""
     from fabric.driver.registry.undelete import Undelete
 

@@ -10,6 +10,7 @@ import click
 from fabric.cli.options import load_settings
 from fabric.cli.output import duration_text, plain, print_json, print_table, size_text, time_text
 from fabric.cli.registry_common import config_option, json_option, proxy_option, stamper, through
+from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
     from fabric.driver.fabric_store import FabricStore
@@ -52,7 +53,7 @@ def run(dry_run: bool, config: Path | None, as_json: bool, proxy: str) -> None:
     settings = load_settings(config)
 
     async def work(store: FabricStore) -> Report:
-        return await garbage_collection(store, settings, stamper()).run(dry_run=dry_run)
+        return await garbage_collection(await announced(store), settings, stamper()).run(dry_run=dry_run)
 
     report = through(proxy, settings, work)
     if as_json:

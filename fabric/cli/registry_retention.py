@@ -19,6 +19,7 @@ from fabric.cli.registry_common import (
     stamper,
     through,
 )
+from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
     from fabric.driver.fabric_store import FabricStore
@@ -61,7 +62,7 @@ def command(
     settings = load_settings(config)
 
     async def work(store: FabricStore) -> list[Decision]:
-        guarded = _guarded(store, access)
+        guarded = _guarded(await announced(store), access)
         retention = Retention(guarded, manifests_over(guarded, settings), rules)
         return [each async for each in retention.run(stamper().wall_ms(), dry_run=dry_run)]
 

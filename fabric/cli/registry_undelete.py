@@ -19,6 +19,7 @@ from fabric.cli.registry_common import (
     through,
     undelete_over,
 )
+from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
     from fabric.driver.fabric_store import FabricStore
@@ -126,7 +127,7 @@ def restore(target: str, at_ms: int | None, config: Path | None, as_json: bool, 
     settings = load_settings(config)
 
     async def work(store: FabricStore) -> list[Restored]:
-        undelete = undelete_over(store, settings)
+        undelete = undelete_over(await announced(store), settings)
         if tag:
             return [await undelete.tag(name, tag, at_ms, OPERATOR)]
         if digest:

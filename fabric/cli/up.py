@@ -34,6 +34,7 @@ from fabric.cli.plan import (
 from fabric.cli.ports import NoFreePort, choose_port, free_ports_from, is_free, local, next_port
 from fabric.cli.readiness import wait_until_ready, what_is_missing
 from fabric.cli.registry import ACCESS_FILE, load_access_file
+from fabric.cli.registry_hooks import load_hooks_file
 from fabric.cli.supervisor import Supervisor
 
 LOCK_FILE = "up.lock"
@@ -82,6 +83,7 @@ SILENCE_S = 5.0
     help="TOML file for all roles.",
 )
 @click.option("--access", type=ACCESS_FILE, help="TOML file for the registry: logins, rules, TLS, limits.")
+@click.option("--hooks", type=ACCESS_FILE, help="TOML file for the registry: webhooks.")
 @click.option("--v1", is_flag=True, help="Let the registry answer Docker up to 1.5 too.")
 def command(
     data: Path,
@@ -93,6 +95,7 @@ def command(
     chunks: str,
     config: Path | None,
     access: Path | None,
+    hooks: Path | None,
     v1: bool,
 ) -> None:
     """Run all roles on this machine as child processes, restarted when they die.
@@ -101,7 +104,9 @@ def command(
     everything in order.  A port of 0 takes any free one.
     """
     load_settings(config)  # so that a mistake in it is told once, here
-    front = _front(access)._replace(v1=v1)
+    if hooks is not None:
+        load_hooks_file(hooks)  # likewise
+    front = _front(access)._replace(v1=v1, hooks=hooks.absolute() if hooks is not None else None)
     data = data.absolute()
     with _locked(data):
         try:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from fabric.driver.registry.hooks.changes import Change
-from fabric.driver.registry.hooks.outbox import Entry
+from fabric.driver.registry.hooks.outbox import Entry, Source
 
 MEDIA_TYPE = "application/vnd.docker.distribution.events.v2+json"
 SIGNATURE_HEADER = "X-Fabric-Signature"
@@ -119,3 +119,16 @@ def body_of(events: Sequence[Event]) -> bytes:
 def signature(secret: bytes, body: bytes) -> str:
     """What a receiver that has the secret compares: HMAC-SHA256 of the body's exact bytes."""
     return f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
+
+
+def ping(token: str, at_ms: int, who: str, source: Source) -> Event:
+    """An event that says nothing, to see whether a receiver can be reached."""
+    return Event(
+        token,
+        timestamp(at_ms),
+        "ping",
+        Target(),
+        Request(),
+        Actor(who),
+        EventSource(source.addr, source.instance),
+    )
