@@ -8,6 +8,7 @@ from typing import Any
 from fabric.settings import KIB, Settings
 from sim.history import History
 from sim.hosts import ChunkHost, MasterHost, ProxyHost
+from sim.keepers import make_keeper
 from sim.operator import make_operator
 from sim.roster import Roster
 from sim.workload import make_client
@@ -15,6 +16,7 @@ from sim.world import World
 
 REPLICAS = 3
 SPARES = 2
+KEEPERS = 2
 LATE_SHARE = 0.2
 LATE_S = (3.0, 12.0)
 
@@ -73,6 +75,10 @@ class Cluster:
             make_client(world, f"client-{n + 1}", [p.process.endpoint for p in self.proxies], self.history)
             for n in range(clients)
         ]
+        self.keepers = [
+            make_keeper(world, n + 1, [p.process.endpoint for p in self.proxies], self.history)
+            for n in range(KEEPERS)
+        ]
         self._add_all()
 
     def _add_all(self) -> None:
@@ -81,7 +87,7 @@ class Cluster:
             *self.chunks.values(),
             *self.proxies,
         ]
-        roles = [self.operator, *self.clients]
+        roles = [self.operator, *self.clients, *self.keepers]
         for process in [*(host.process for host in hosts), *(role.process for role in roles)]:
             self.world.add(process)
 

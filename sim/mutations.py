@@ -19,10 +19,12 @@ from fabric.chunk.engine import Engine
 from fabric.chunk.jobs import CompareDone, CompareJob, StoreItem
 from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
 from fabric.chunk.standing import Standing
+from fabric.driver.name_cache import NameCache
 from fabric.master.catalog import Catalog
 from fabric.master.deletion import Deletion
 from fabric.master.fids import FidLeases
 from fabric.master.groups import Groups
+from fabric.master.watchers import Watchers
 from fabric.proxy.upload import Upload
 
 
@@ -147,6 +149,21 @@ def _read_active_from_the_start(self: Any, data_file: DataFile, start: int, soun
 
 _read_active = recovery._Recovery._read_active
 
+
+def _answer_at_once(self: Watchers, effects: list[Any], now: float) -> list[Any]:
+    told = _hold(self, [], now)
+    return [*told, *effects]
+
+
+_hold = Watchers._hold
+
+
+def _keep_always(self: NameCache, info: Any, told: int) -> None:
+    _keep(self, info, self.told)
+
+
+_keep = NameCache.keep
+
 _KILLS = ("kill chunk", "kill master", "power cut")
 
 MUTATIONS = [
@@ -203,6 +220,21 @@ MUTATIONS = [
         5,
         ("P1", "P4", "P6", "P7"),
         ("drain group",),
+    ),
+    Mutation("confirm before all caches know", [(Watchers, "_hold", _answer_at_once)], 5, ("P2",)),
+    Mutation(
+        "use a name behind its lease",
+        [(NameCache, "find", lambda self, path, now: self._names.get(path))],
+        20,
+        ("P2",),
+        ("stop", "isolate"),
+    ),
+    Mutation(
+        "keep what was found too late",
+        [(NameCache, "keep", _keep_always)],
+        15,
+        ("P2",),
+        ("slow disk", "stop"),
     ),
     Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 5, ("P6", "P10")),
 ]

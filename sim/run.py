@@ -131,7 +131,9 @@ class Run:
         if searches:
             self._search_for_orphans()
         self._write_and_read_all()
-        # Second reads that lost a race may still be under way.
+        for keeper in cluster.keepers:
+            keeper.working = False
+        # Second reads that lost a race may still be under way, and questions that wait for changes.
         world.run(self.cluster.settings.read_timeout_s + 0.5)
         self._demand(QUIET_S, self._is_quiet, "the cluster does not come to rest again")
         for checker in world.watchers.all:

@@ -63,7 +63,7 @@ class Scene:
 
     def servers(self) -> list[Process]:
         """All but clients and operators."""
-        kinds = ("master", "chunk", "proxy")
+        kinds = ("master", "chunk", "proxy", "keeper")
         return [p for p in self.world.processes.values() if p.kind in kinds and p.wanted]
 
     def any(self) -> Process:
