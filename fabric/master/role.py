@@ -167,7 +167,7 @@ class MasterRole:
             self._groups.load(self._store, term)
             self._deletion.load(now)
             self._orders.load(self._store, now)
-            self._watchers.start(keys.to_prefixes(self._store.get(keys.WATCHED)), now)
+            self._watchers.start(keys.to_prefixes(self._store.get(keys.WATCHED)), term, now)
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 

@@ -13,12 +13,15 @@ deletion or a moved tag reaches all of them at once is kept by leases:
 A master that starts does not know the watchers of its earlier life.  Answers wait for as long as those may
 still have a lease.  Which prefixes were ever watched is durable, so that only names under them wait.
 
-What is told is a log of paths, numbered in this life.  Who asks for what is no longer in it, or is not known,
-is told to let go of everything.
+What is told is a log of paths.  Their numbers begin anew with each term, above all of the earlier ones.  A
+watcher is told what came after the number that it names itself, whatever we know of it: a question may come
+twice, or so late that it makes an old acquaintance of somebody who has heard nothing.  Who names a number
+that is no longer in the log is told to let go of everything.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -31,7 +34,9 @@ from fabric.wire.messages import AnyOperation, Changes, CheckOperation, JoinOper
 LOG_MAX = 4096
 """Changes remembered."""
 PATHS_MAX = 400
-"""In one answer, so that it fits a header frame."""
+"""In one answer, so that it fits a header frame.  Whoever missed more lets go of everything: with a part it
+would have a lease for copies that are old."""
+CHANGES_PER_TERM_MAX = 2**40
 WATCHERS_MAX = 1024
 PREFIXES_MAX = 64
 """Different ones, ever."""
@@ -44,8 +49,11 @@ class Watcher(msgspec.Struct):
 
     lease_until: float
     seen: int
+    """Up to here nothing has to wait for it."""
     parked: Sender | None = None
     """Its question, while it has no answer."""
+    parked_seen: int = 0
+    """The number that it named."""
     answer_at: float = 0.0
 
 
@@ -74,8 +82,9 @@ class Watchers:
         """Answers held."""
         return len(self._held)
 
-    def start(self, prefixes: Iterable[str], now: float) -> None:
+    def start(self, prefixes: Iterable[str], term: int, now: float) -> None:
         """A life begins; ``prefixes`` were watched in earlier ones."""
+        self._sequence = term * CHANGES_PER_TERM_MAX
         self._prefixes = tuple(prefixes)
         if self._prefixes:
             self._strangers_until = now + self._lease_s
@@ -97,41 +106,30 @@ class Watchers:
         """Make its lease anew, note what it has seen, and answer it now or later.  Raises Busy."""
         self._expire(now)
         known = self._watchers.get(message.watcher)
-        lost = known is None or not self._is_told(message.seen)
         if known is None:
             if len(self._watchers) >= WATCHERS_MAX:
                 raise Busy("too many watchers")
+            # It uses no copies before it is answered, and then it knows of all that is in the log now.
             known = self._watchers[message.watcher] = Watcher(0.0, self._sequence)
-        elif not lost:
+        elif message.seen <= self._sequence:
             known.seen = max(known.seen, message.seen)
         known.lease_until = now + self._lease_s
-        effects = self._answer(known, []) if known.parked is not None else []
-        known.parked = sender
+        effects = self._answer(known) if known.parked is not None else []
+        known.parked, known.parked_seen = sender, message.seen
         known.answer_at = now + min(self._lease_s * PARKED_SHARE, message.deadline_ms / 2000)
-        if lost or known.seen < self._sequence:
-            effects += self._tell(known, lost)
+        if message.seen != self._sequence:
+            effects += self._answer(known)
         return effects + self._release(now)
 
-    def _is_told(self, seen: int) -> bool:
-        """Whether all changes after ``seen`` are still in the log."""
-        return self._sequence - len(self._log) <= seen <= self._sequence
-
-    def _tell(self, watcher: Watcher, lost: bool = False) -> list[Effect]:
-        """Answer a parked question with what happened since."""
-        if lost or not self._is_told(watcher.seen):
-            return self._answer(watcher, [], self._sequence, lost=True)
-        missed = self._sequence - watcher.seen
-        start = len(self._log) - missed
-        paths = [self._log[start + index] for index in range(min(missed, PATHS_MAX))]
-        return self._answer(watcher, paths, watcher.seen + len(paths))
-
-    def _answer(
-        self, watcher: Watcher, paths: list[str], sequence: int | None = None, lost: bool = False
-    ) -> list[Effect]:
+    def _answer(self, watcher: Watcher) -> list[Effect]:
+        """Answer a parked question with all that came after the number it named."""
         sender, watcher.parked = watcher.parked, None
         assert sender is not None
-        sequence = watcher.seen if sequence is None else sequence
-        return [Reply(sender, Changes(sequence, paths, lost, int(self._lease_s * 1000)))]
+        missed = self._sequence - watcher.parked_seen
+        lost = not 0 <= missed <= min(len(self._log), PATHS_MAX)
+        start = len(self._log) - missed
+        paths = [] if lost else list(itertools.islice(self._log, start, None))
+        return [Reply(sender, Changes(self._sequence, paths, lost, int(self._lease_s * 1000)))]
 
     # --- changing ---------------------------------------------------------------------------------
 
@@ -165,8 +163,8 @@ class Watchers:
         self._held.append(Held(self._sequence, now < self._strangers_until, effects))
         told: list[Effect] = []
         for watcher in self._watchers.values():
-            if watcher.parked is not None and watcher.seen < self._sequence:
-                told += self._tell(watcher)
+            if watcher.parked is not None and watcher.parked_seen != self._sequence:
+                told += self._answer(watcher)
         return told + self._release(now)
 
     def _release(self, now: float) -> list[Effect]:
@@ -193,7 +191,7 @@ class Watchers:
         effects: list[Effect] = []
         for watcher in self._watchers.values():
             if watcher.parked is not None and watcher.answer_at <= now:
-                effects += self._answer(watcher, [])
+                effects += self._answer(watcher)
         return effects + self._release(now)
 
     def next_deadline(self) -> float | None:
