@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "gc": "fabric.cli.registry_gc:command",
     "history": "fabric.cli.registry_undelete:history",
     "hooks": "fabric.cli.registry_hooks:command",
+    "push-blob": "fabric.cli.registry_push:command",
     "restore": "fabric.cli.registry_undelete:restore",
     "retention": "fabric.cli.registry_retention:command",
     "trash": "fabric.cli.registry_undelete:trash",

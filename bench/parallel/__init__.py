@@ -1,0 +1,1 @@
+"""One large blob through one connection, and through several."""
