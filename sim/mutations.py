@@ -158,12 +158,6 @@ def _answer_at_once(self: Watchers, effects: list[Any], now: float) -> list[Any]
 _hold = Watchers._hold
 
 
-def _keep_always(self: NameCache, info: Any, told: int) -> None:
-    _keep(self, info, self.told)
-
-
-_keep = NameCache.keep
-
 _KILLS = ("kill chunk", "kill master", "power cut")
 
 MUTATIONS = [
@@ -228,13 +222,6 @@ MUTATIONS = [
         20,
         ("P2",),
         ("stop", "isolate"),
-    ),
-    Mutation(
-        "keep what was found too late",
-        [(NameCache, "keep", _keep_always)],
-        15,
-        ("P2",),
-        ("slow disk", "stop"),
     ),
     Mutation("lose the delete list", [(Deletion, "expand", _expand_to_nothing)], 5, ("P6", "P10")),
 ]

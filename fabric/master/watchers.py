@@ -43,6 +43,8 @@ PREFIXES_MAX = 64
 PARKED_SHARE = 0.25
 """Of its lease a watcher waits for an answer when nothing changes."""
 
+_NOBODY = float("-inf")
+
 
 class Watcher(msgspec.Struct):
     """One cache of names."""
@@ -75,7 +77,7 @@ class Watchers:
         self._log: deque[str] = deque(maxlen=LOG_MAX)
         self._sequence = 0
         self._held: deque[Held] = deque()
-        self._strangers_until = float("-inf")
+        self._strangers_until = _NOBODY
         self._prefixes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -185,6 +187,8 @@ class Watchers:
         over = [name for name, watcher in self._watchers.items() if watcher.lease_until <= now]
         for name in over:
             del self._watchers[name]
+        if self._strangers_until <= now:
+            self._strangers_until = _NOBODY
 
     def on_tick(self, now: float) -> list[Effect]:
         """Answer who has waited long enough; go on without those whose lease is over."""
@@ -200,6 +204,6 @@ class Watchers:
         if self._held:
             first = self._held[0]
             dues += [w.lease_until for w in self._watchers.values() if w.seen < first.sequence]
-            if first.earlier_life:
+            if first.earlier_life and self._strangers_until != _NOBODY:
                 dues.append(self._strangers_until)
         return min(dues, default=None)

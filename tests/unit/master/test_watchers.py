@@ -175,6 +175,12 @@ def test_caches_of_an_earlier_life_are_waited_for_where_something_was_watched() 
     assert answers.watchers.on_tick(12.0) == [answer(2)]
     assert answers.change(3, "r/a", now=12.1) == [answer(3)]
 
+    answers = Answers(["r/"], now=10.0)
+    answers.watch(ONE, NEW, 11.0)
+    assert answers.change(4, "r/a", now=11.1) == []
+    assert answers.watchers.on_tick(12.0) == []
+    assert answers.watchers.next_deadline() == 13.0, "time goes on"
+
     assert Answers(now=10.0).change(1, "r/a", now=10.1) == [answer(1)]
 
 
