@@ -72,6 +72,17 @@ SHELLS = {
     "fabric.driver.registry.http_parts",
     "fabric.driver.registry.http_uploads",
     "fabric.driver.registry.followers",
+    # Mirrors: HTTP to upstreams, tasks, clocks, files.
+    "fabric.driver.registry.mirror.download",
+    "fabric.driver.registry.mirror.flights",
+    "fabric.driver.registry.mirror.http",
+    "fabric.driver.registry.mirror.lists",
+    "fabric.driver.registry.mirror.load",
+    "fabric.driver.registry.mirror.manifests",
+    "fabric.driver.registry.mirror.mirrors",
+    "fabric.driver.registry.mirror.transfer",
+    "fabric.driver.registry.mirror.transfers",
+    "fabric.driver.registry.mirror.upstream",
     # The first protocol: HTTP, clocks, threads that read layers.
     "fabric.driver.registry.v1.http",
     "fabric.driver.registry.v1.http_images",
@@ -83,6 +94,8 @@ SHELLS = {
     "fabric.driver.registry.hooks.load",
     "fabric.driver.registry.hooks.sender",
     "fabric.driver.registry.hooks.service",
+    # Quotas: locks, and a task that counts.
+    "fabric.driver.registry.quota.keeping",
     # Access: files, threads for passwords, clocks.
     "fabric.driver.registry.access.load",
     "fabric.driver.registry.access.logins",

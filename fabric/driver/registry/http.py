@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 from aiohttp import web
 
@@ -30,6 +31,8 @@ from fabric.driver.registry.errors import (
 )
 from fabric.driver.registry.hooks.service import Hooks
 from fabric.driver.registry.lookups import WATCHED
+from fabric.driver.registry.mirror.http import Mirroring
+from fabric.driver.registry.mirror.mirrors import Mirrors
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
 from fabric.driver.registry.v1.http import Legacy
@@ -95,19 +98,23 @@ def make_app(
     v1: bool = False,
     watch: Ask | None = None,
     hooks: Hooks | None = None,
+    mirrors: Mirrors | None = None,
 ) -> web.Application:
     """The registry over ``store``, which must be started and outlives the application.
 
     ``gate`` says who may do what; without one everybody may do everything.  ``v1``: answer clients of the
     first protocol too.  ``watch`` asks the store which names have changed; with it, copies are kept.
     ``hooks``: receivers that are told of pushes, pulls and deletions.
+    ``mirrors``: repositories that come from other registries.
     """
     gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
     cache = NameCache(settings.registry_cache_bytes) if watch and settings.registry_cache_bytes else None
     announced = hooks.announcing(store) if hooks is not None else store
     service = Service(gate.guarded(announced), settings, executor, cache, hooks)
-    legacy = Legacy(service, gate, store, executor) if v1 else None
+    mirrors = mirrors if mirrors is not None else Mirrors([])
+    mirroring = Mirroring(mirrors, service)
+    legacy = Legacy(service, gate, store, executor, mirrors) if v1 else None
 
     async def dispatch(request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
@@ -119,11 +126,12 @@ def make_app(
         if handler is None:
             allowed = {"Allow": ", ".join(handlers)}
             raise unsupported(405, f"{request.method} is not for {route.endpoint.value}", allowed)
-        with await gate.admit(request, route):
-            if hooks is None:
-                return await handler(service, request, route)
-            with hooks.origin(request, route):
-                return await handler(service, request, route)
+        place = await gate.admit(request, route)
+        with place, hooks.origin(request, route) if hooks is not None else nullcontext():
+            upstream = mirrors.of(route.name)
+            if upstream is not None:
+                return await mirroring.answer(upstream, request, route, handler)
+            return await handler(service, request, route)
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))]
@@ -134,6 +142,7 @@ def make_app(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await service.followers.close()
+        await mirroring.close()
         executor.shutdown()
         if legacy is not None:
             legacy.close()
@@ -172,13 +181,14 @@ async def serve(
     v1: bool = False,
     watch: Ask | None = None,
     hooks: Hooks | None = None,
+    mirrors: Mirrors | None = None,
 ) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
     Raises OSError when the address cannot be taken.
     """
     gate = gate if gate is not None else Gate()
-    runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch, hooks=hooks))
+    runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch, hooks=hooks, mirrors=mirrors))
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()

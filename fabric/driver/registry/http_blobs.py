@@ -8,8 +8,9 @@ for the whole.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
 from aiohttp import web
 
@@ -29,25 +30,56 @@ MEDIA_TYPE = "application/octet-stream"
 """Of every blob: what it is stands in the manifest that names it."""
 
 
+class Reader(Protocol):
+    """Reads a part of a blob, such as an ``ObjectReader``."""
+
+    def __aiter__(self) -> AsyncIterator[Buffer]:
+        """The bytes in order."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading; harmless when called twice."""
+        ...
+
+
+Opened = Callable[[int, int], Awaitable[Reader]]
+"""A reader of so many bytes from a position on: ``opened(start, length)``."""
+
+
 async def get(service: Service, request: web.Request, route: Route) -> web.StreamResponse:
     """GET: the bytes, or one range of them, or several as ``multipart/byteranges``."""
     digest = parse_digest(route.reference)
     size = await service.blobs.size(route.name, digest)
-    headers = _headers(digest)
+    if 0 < size <= SMALL_BYTES_MAX and "Range" not in request.headers:
+        headers = headers_of(digest)
+        unchanged = not_modified(request, headers)
+        if unchanged is not None:
+            return unchanged
+        return web.Response(body=await service.blobs.read(route.name, digest, size), headers=headers)
+
+    async def opened(start: int, length: int) -> ObjectReader:
+        return await service.blobs.open(route.name, digest, start, length)
+
+    return await answer(service, request, digest, size, opened)
+
+
+async def answer(
+    service: Service, request: web.Request, digest: Digest, size: int, opened: Opened
+) -> web.StreamResponse:
+    """What a GET asks for of ``size`` bytes, which ``opened`` reads from any place on."""
+    headers = headers_of(digest)
     unchanged = not_modified(request, headers)
     if unchanged is not None:
         return unchanged
-    if 0 < size <= SMALL_BYTES_MAX and "Range" not in request.headers:
-        return web.Response(body=await service.blobs.read(route.name, digest, size), headers=headers)
     layout = lay_out(_wanted(request, headers["ETag"], size), size, MEDIA_TYPE, secrets.token_hex(16))
     response = web.StreamResponse(status=layout.status, headers={**headers, **layout.headers})
     response.content_length = layout.length
     with service.outgoing.stream():
         first = layout.parts[0].range
-        reader = await service.blobs.open(route.name, digest, first.start, first.length)
+        reader = await opened(first.start, first.length)
         try:
             await response.prepare(request)
-            async with aclosing(_content(service, route.name, digest, layout, reader)) as content:
+            async with aclosing(_content(layout, reader, opened)) as content:
                 await send(request, response, content, layout.length, service.settings.client_stall_timeout_s)
         finally:
             await reader.close()
@@ -58,7 +90,7 @@ async def head(service: Service, request: web.Request, route: Route) -> web.Stre
     """HEAD: whether it is here, and how large it is.  A Range is for GET only."""
     digest = parse_digest(route.reference)
     size = await service.blobs.offer(route.name, digest)
-    headers = _headers(digest)
+    headers = headers_of(digest)
     unchanged = not_modified(request, headers)
     if unchanged is not None:
         return unchanged
@@ -71,7 +103,8 @@ async def delete(service: Service, request: web.Request, route: Route) -> web.St
     return web.Response(status=202)
 
 
-def _headers(digest: Digest) -> dict[str, str]:
+def headers_of(digest: Digest) -> dict[str, str]:
+    """What every answer about the blob has."""
     return {
         "Content-Type": MEDIA_TYPE,
         "Docker-Content-Digest": str(digest),
@@ -88,13 +121,11 @@ def _wanted(request: web.Request, etag: str, size: int) -> Sequence[ByteRange] |
     return download_ranges(header, size)
 
 
-async def _content(
-    service: Service, name: str, digest: Digest, layout: Layout, reader: ObjectReader
-) -> AsyncGenerator[Buffer, None]:
+async def _content(layout: Layout, reader: Reader, opened: Opened) -> AsyncGenerator[Buffer, None]:
     """The body, piece by piece; ``reader`` is that of the first part."""
     for number, part in enumerate(layout.parts):
         if number:
-            reader = await service.blobs.open(name, digest, part.range.start, part.range.length)
+            reader = await opened(part.range.start, part.range.length)
         try:
             if part.heading:
                 yield part.heading

@@ -39,8 +39,10 @@ class Service:
     ) -> None:
         self.settings = settings
         self.hooks = hooks
+        self.store = store
+        self.wall_ms = _wall_ms
         stamper = Stamper(_wall_ms, _new_upload_id)
-        lookups = Lookups(store, cache, time.monotonic)
+        self.lookups = lookups = Lookups(store, cache, time.monotonic)
         self.blobs = Blobs(store, stamper, lookups)
         digests = digests_on(executor)
         self.uploads = Uploads(store, digests, _new_upload_id, time.monotonic, _wall_ms)

@@ -17,6 +17,8 @@ from fabric.driver.registry.access.gate import Gate, client_of
 from fabric.driver.registry.access.policy import Identity, Right
 from fabric.driver.registry.access.requirements import WRITES
 from fabric.driver.registry.errors import BodyInterrupted, BodyMalformed, RegistryError, from_store
+from fabric.driver.registry.mirror.http import refuse_pushes
+from fabric.driver.registry.mirror.mirrors import Mirrors
 from fabric.driver.registry.routes import Endpoint as GateEndpoint
 from fabric.driver.registry.routes import Route as GateRoute
 from fabric.driver.registry.service import Service
@@ -78,7 +80,10 @@ _log = logging.getLogger(__name__)
 class Legacy:
     """Answers the clients of the v1 protocol."""
 
-    def __init__(self, service: Service, gate: Gate, store: ObjectStore, executor: Executor) -> None:
+    def __init__(
+        self, service: Service, gate: Gate, store: ObjectStore, executor: Executor, mirrors: Mirrors
+    ) -> None:
+        self._mirrors = mirrors
         self._service = LegacyService(service, store, executor)
         self._gate = gate
 
@@ -116,6 +121,9 @@ class Legacy:
         known = Identity(session.user) if session is not None else None
         repository = route.name or (session.repository if session is not None else "")
         with await self._gate.admit(request, _gate_route(route, repository), known):
+            upstream = self._mirrors.of(repository)
+            if upstream is not None and request.method in WRITES:
+                refuse_pushes(upstream, request.method, repository)
             client = client_of(request)
             visitor = Visitor(
                 lambda name: client.may(Right.PULL, name),
