@@ -9,6 +9,7 @@ import msgspec
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.bookkeeping import Stamper
+from fabric.driver.registry.quota.accounting import STEPS_PER_COMMIT, room_of
 from fabric.errors import NotFound, Precondition
 from fabric.settings import OPERATIONS_MAX, Settings
 from fabric.wire.messages import AnyOperation, AppendOperation, CheckOperation, DeleteOperation, ObjectInfo
@@ -152,13 +153,14 @@ class Run:
 
     async def settle(self, decisions: Sequence[Decision | None]) -> None:
         """Act on all that were decided: in few commits or, when one of those fails, in one for each."""
-        room, together = OPERATIONS_MAX, list[Decision]()
+        room_max = OPERATIONS_MAX - STEPS_PER_COMMIT
+        room, together = room_max, list[Decision]()
         for decision in filter(None, decisions):
-            if len(decision.steps) > room:
+            if room_of(decision.steps) > room:
                 await self._settle_together(together)
-                room, together = OPERATIONS_MAX, []
+                room, together = room_max, []
             together.append(decision)
-            room -= len(decision.steps)
+            room -= room_of(decision.steps)
         await self._settle_together(together)
 
     async def _settle_together(self, decisions: Sequence[Decision]) -> None:

@@ -143,6 +143,21 @@ def precondition_failed() -> RegistryError:
     return RegistryError(412, "DENIED", "what is there now does not meet the request's conditions")
 
 
+def quota_exceeded(account: str, limit_bytes: int, used_bytes: int, wanted_bytes: int) -> RegistryError:
+    """403: the repositories of an account would hold more bytes than they may."""
+    message = (
+        f"the quota of {account} is {limit_bytes} bytes, {used_bytes} are used and {wanted_bytes} more are"
+        " wanted: delete images there and let garbage collection purge them, or ask for a higher quota"
+    )
+    detail = {
+        "account": account,
+        "limit_bytes": limit_bytes,
+        "used_bytes": used_bytes,
+        "wanted_bytes": wanted_bytes,
+    }
+    return RegistryError(403, "DENIED", message, detail)
+
+
 def name_invalid(message: str, text: str) -> RegistryError:
     """400: not a repository name, or a path that no repository name can be part of."""
     return RegistryError(400, "NAME_INVALID", message, {"name": shortened(text)})

@@ -46,6 +46,7 @@ from fabric.driver.registry.names import (
     tag_path,
     tags_prefix,
 )
+from fabric.driver.registry.quota.accounting import STEPS_PER_COMMIT, STEPS_PER_OWNERSHIP
 from fabric.driver.registry.references import References, exists
 from fabric.errors import Internal, NotFound, Precondition, Unavailable
 from fabric.settings import OPERATIONS_MAX
@@ -62,7 +63,7 @@ from fabric.wire.messages import (
 TAGS_PER_PUSH_MAX = 30
 """Tags that one push may set."""
 
-_STEPS_OF_A_PUSH = 10 + HOOKS_MAX
+_STEPS_OF_A_PUSH = 10 + HOOKS_MAX + STEPS_PER_OWNERSHIP + STEPS_PER_COMMIT
 """Steps of the commit that are not about tags or references, at most."""
 
 _DELETES_MAX = (OPERATIONS_MAX - 8 - HOOKS_MAX) // (1 + EVENT_STEPS)

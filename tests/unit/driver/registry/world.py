@@ -21,6 +21,8 @@ from fabric.driver.registry.garbage import GarbageCollection
 from fabric.driver.registry.history import History
 from fabric.driver.registry.manifest_store import ManifestStore
 from fabric.driver.registry.names import Digest, parse_digest
+from fabric.driver.registry.quota.accounts import AccountedStore
+from fabric.driver.registry.quota.counting import Counting
 from fabric.driver.registry.undelete import Undelete
 from fabric.driver.registry.uploads import Uploads
 from fabric.wire.messages import AnyOperation, FragmentRef, Listing, ObjectInfo
@@ -132,9 +134,11 @@ class Clock:
 class Process:
     """One registry process over a store."""
 
-    def __init__(self, store: Any, clock: Clock, policy: Policy = AT_ONCE) -> None:
+    def __init__(self, bare: Any, clock: Clock, policy: Policy = AT_ONCE) -> None:
         stamper = Stamper(clock.wall_ms, clock.new_id)
-        self.store = store
+        store = AccountedStore(bare)
+        self.store = bare
+        self.accounts = store
         self.clock = clock
         self.policy = policy
         self.blobs = Blobs(store, stamper)
@@ -142,7 +146,8 @@ class Process:
         self.manifests = ManifestStore(store, MANIFEST_BYTES_MAX, stamper)
         self.undelete = Undelete(store, self.manifests, stamper, MANIFEST_BYTES_MAX)
         self.history = History(store)
-        self.garbage = GarbageCollection(store, stamper, policy, MANIFEST_BYTES_MAX, PACE)
+        self.garbage = GarbageCollection(store.without_refusals(), stamper, policy, MANIFEST_BYTES_MAX, PACE)
+        self.counting = Counting(store, stamper, MANIFEST_BYTES_MAX, pause)
 
     async def upload(self, name: str, data: bytes) -> Digest:
         """One blob, whole."""
