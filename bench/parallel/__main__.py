@@ -1,7 +1,7 @@
 """``python -m bench.parallel``: pushes of one large blob, plain and in parts.
 
-A push is timed from the first request to the answer that the blob is there; its digest is known before.  Each
-row has a fabric of its own, on an empty directory.
+A push is timed from the first request to the answer that the blob is there; its digest is known before.  The
+ways to push take turns, so that what else the machine does falls on all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
@@ -36,48 +36,60 @@ from fabric.settings import MIB
 START_S = 30.0
 
 
-class Row(NamedTuple):
-    """One way to push."""
+class Scene(NamedTuple):
+    """A fabric, and the ways in which the blob is pushed to it, in turn."""
 
     replicas: int
     registries: int
-    connections: int
+    connections: tuple[int, ...]
     """0: plain, by POST, PATCH and PUT."""
-    link_mb_s: float
+    link_mb_s: float = 0
     """What one connection can carry, in MB/s; 0: all that it can."""
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        way = f"parts, {self.connections} connections" if self.connections else "plain, 1 connection"
+    def name(self, connections: int) -> str:
+        """Of a row, for people."""
+        way = f"parts, {connections} connections" if connections else "plain, 1 connection"
         link = f", {self.link_mb_s:g} MB/s each" if self.link_mb_s else ""
         return f"{self.replicas} replicas, {self.registries} registries: {way}{link}"
 
 
-class Result(NamedTuple):
-    """What it came to."""
+class Push(NamedTuple):
+    """One push."""
 
-    row: Row
-    size: int
-    seconds: list[float]
+    seconds: float
     processor_s: dict[str, float]
-    """Of each role, over all runs."""
-    client_s: float
+    """By role; the client is not among them."""
+
+
+class Row(NamedTuple):
+    """What one way came to."""
+
+    name: str
+    size: int
+    pushes: list[Push]
 
     @property
     def mb_s(self) -> float:
-        """Of the median run."""
-        return self.size / 1e6 / statistics.median(self.seconds)
+        """Of the median push."""
+        return self.size / 1e6 / statistics.median(each.seconds for each in self.pushes)
+
+    def processor_s(self, role: str) -> float:
+        """Of the median push, in seconds for each GB."""
+        used = statistics.median(each.processor_s.get(role, 0.0) for each in self.pushes)
+        return used / (self.size / 1e9)
 
 
-def rows(slow_mb_s: float) -> Iterator[tuple[Row, bool]]:
-    """All rows, and whether the link is slow."""
-    for replicas in (1, 3):
-        for registries in (1, 2):
-            for connections in (0, 1, 4) if registries == 1 else (4,):
-                yield Row(replicas, registries, connections, 0), False
-    for connections in (0, 1, 4, 8):
-        yield Row(3, 1, connections, slow_mb_s), True
+ROLES = ("registry", "proxy", "chunk", "master")
+
+
+def scenes(slow_mb_s: float) -> list[Scene]:
+    """All of them; the last is the one with the slow link."""
+    fast = [
+        Scene(replicas, registries, (0, 1, 4) if registries == 1 else (0, 4))
+        for replicas in (1, 3)
+        for registries in (1, 2)
+    ]
+    return [*fast, Scene(3, 1, (0, 1, 4, 8), slow_mb_s)]
 
 
 @click.command()
@@ -85,8 +97,8 @@ def rows(slow_mb_s: float) -> Iterator[tuple[Row, bool]]:
 @click.option("--slow-mib", default=256, show_default=True, help="Size of the blob on the slow link.")
 @click.option("--slow-mb-s", default=20.0, show_default=True, help="Of one connection on the slow link.")
 @click.option("--part-mib", default=64, show_default=True, help="Size of a part.")
-@click.option("--runs", default=2, show_default=True, help="Pushes of each row; the median counts.")
-@click.option("--only", default="", help="Rows whose name contains this.")
+@click.option("--runs", default=2, show_default=True, help="Pushes in each way; the median counts.")
+@click.option("--only", default="", help="Scenes that have a row whose name contains this.")
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / "bench" / "work", help="The disk.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures there.")
 def main(
@@ -102,65 +114,71 @@ def main(
     """Measure pushes of one large blob through one connection, and in parts through several."""
     work.mkdir(parents=True, exist_ok=True)
     about = machine(work)
-    results = []
-    for row, is_slow in rows(slow_mb_s):
-        if only not in row.name:
+    rows: list[Row] = []
+    for scene in scenes(slow_mb_s):
+        if not any(only in scene.name(each) for each in scene.connections):
             continue
+        size = (slow_mib if scene.link_mb_s else mib) * MIB
         try:
-            result = measure(row, (slow_mib if is_slow else mib) * MIB, part_mib * MIB, runs, work)
+            measured = measure(scene, size, part_mib * MIB, runs, work)
         except BenchError as error:
-            raise click.ClickException(f"{row.name}: {error}") from error
-        results.append(result)
-        spent = ", ".join(f"{name} {used:.1f}" for name, used in sorted(result.processor_s.items()))
-        click.echo(f"{row.name:58} {result.mb_s:7.0f} MB/s   processor seconds: {spent}")
+            raise click.ClickException(f"{scene}: {error}") from error
+        for row in measured:
+            spent = "  ".join(f"{role} {row.processor_s(role):4.1f}" for role in ROLES)
+            click.echo(f"{row.name:58} {row.mb_s:6.0f} MB/s   processor s/GB: {spent}")
+        rows += measured
     if path is not None:
         document = {
             "machine": msgspec.to_builtins(about),
             "revision": msgspec.to_builtins(revision()),
             "part_bytes": part_mib * MIB,
-            "rows": [{**each.row._asdict(), **each._asdict(), "row": each.row.name} for each in results],
+            "rows": [
+                {"name": row.name, "size": row.size, "pushes": [each._asdict() for each in row.pushes]}
+                for row in rows
+            ],
         }
         path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def measure(row: Row, size: int, part_bytes: int, runs: int, work: Path) -> Result:
-    """All runs of one row.  Raises BenchError."""
+def measure(scene: Scene, size: int, part_bytes: int, runs: int, work: Path) -> list[Row]:
+    """All rows of one scene, their pushes in turn.  Raises BenchError."""
     scratch = work / f"parallel-{os.getpid()}"
     scratch.mkdir()
+    rows = [Row(scene.name(each), size, []) for each in scene.connections]
     try:
         blob = Blob(scratch / "blob", size)
         with contextlib.ExitStack() as stack:
-            cluster = stack.enter_context(running_fabric(scratch / "data", row.replicas, 1))
-            addresses = [cluster.registry]
-            others = {}
-            for number in range(2, row.registries + 1):
+            cluster = stack.enter_context(running_fabric(scratch / "data", scene.replicas, 1))
+            addresses, pids = [cluster.registry], cluster.pids()
+            for number in range(2, scene.registries + 1):
                 process, address = stack.enter_context(_registry(cluster, scratch))
-                others[f"registry-{number}"] = process.pid
+                pids[f"registry-{number}"] = process.pid
                 addresses.append(address)
-            if row.link_mb_s:
+            if scene.link_mb_s:
                 parts = urlsplit(cluster.registry)
-                link = SlowLink(str(parts.hostname), int(parts.port or 0), int(row.link_mb_s * 1e6))
+                link = SlowLink(str(parts.hostname), int(parts.port or 0), int(scene.link_mb_s * 1e6))
                 addresses = [stack.enter_context(link).url]
-            pids = {**cluster.pids(), **others}
-            before, client_before = _processor_s(pids), sum(os.times()[:4])
-            seconds = [_push(row, addresses, blob, part_bytes) for _ in range(runs)]
-            spent = {name: used - before[name] for name, used in _processor_s(pids).items()}
-            client_s = sum(os.times()[:4]) - client_before
+            for _ in range(runs):
+                for row, connections in zip(rows, scene.connections, strict=True):
+                    before = _processor_s(pids)
+                    seconds = _push(connections, addresses, blob, part_bytes)
+                    used = {name: now - before[name] for name, now in _processor_s(pids).items()}
+                    row.pushes.append(Push(round(seconds, 3), _by_role(used)))
             verify(cluster.registry, blob, scratch)
             if cluster.restarted():
                 raise BenchError(f"these died: {cluster.restarted()}")
-        return Result(row, size, [round(each, 3) for each in seconds], _by_kind(spent), round(client_s, 2))
+        return rows
     finally:
         shutil.rmtree(scratch)
 
 
-def _push(row: Row, addresses: list[str], blob: Blob, part_bytes: int) -> float:
+def _push(connections: int, addresses: list[str], blob: Blob, part_bytes: int) -> float:
     """Seconds of one push of new bytes."""
-    if not row.connections:
+    if not connections:
         return push(addresses[0], blob, patch=True).elapsed_s
     blob.renew()
     with blob.path.open("rb") as file:
-        return asyncio.run(_push_parts(row.connections, addresses, blob, file.fileno(), part_bytes))
+        return asyncio.run(_push_parts(connections, addresses, blob, file.fileno(), part_bytes))
 
 
 async def _push_parts(
@@ -215,13 +233,13 @@ def _processor_s(pids: dict[str, int]) -> dict[str, float]:
     return used
 
 
-def _by_kind(spent: dict[str, float]) -> dict[str, Any]:
+def _by_role(spent: dict[str, float]) -> dict[str, float]:
     """Chunk servers together, and so on."""
-    kinds: dict[str, float] = {}
+    roles: dict[str, float] = {}
     for name, used in spent.items():
-        kind = name.rstrip("0123456789").rstrip("-")
-        kinds[kind] = round(kinds.get(kind, 0.0) + used, 2)
-    return kinds
+        role = name.rstrip("0123456789").rstrip("-")
+        roles[role] = round(roles.get(role, 0.0) + used, 2)
+    return roles
 
 
 if __name__ == "__main__":
