@@ -94,7 +94,7 @@ def scenes(slow_mb_s: float) -> list[Scene]:
 
 @click.command()
 @click.option("--mib", default=2048, show_default=True, help="Size of the blob.")
-@click.option("--slow-mib", default=256, show_default=True, help="Size of the blob on the slow link.")
+@click.option("--slow-mib", default=512, show_default=True, help="Size of the blob on the slow link.")
 @click.option("--slow-mb-s", default=20.0, show_default=True, help="Of one connection on the slow link.")
 @click.option("--part-mib", default=64, show_default=True, help="Size of a part.")
 @click.option("--runs", default=2, show_default=True, help="Pushes in each way; the median counts.")
