@@ -1,0 +1,101 @@
+"""Stores with many entries, filled the short way: the code's own formats and LevelDB, without the roles.
+
+Ten million puts through ``fabric up`` would take hours, so the record files, the index and the catalog are
+written directly: every key and value by the functions that the roles use, thousands in one batch.  What
+comes out is what that many puts would have left behind, but for the answers to recent commits, which are
+few.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import xxhash
+
+from bench.engine.store import EPOCH, GROUP, UUID
+from fabric.chunk.data_file import DataFile
+from fabric.chunk.index import Entry, Watermark
+from fabric.chunk.leveldb_index import LevelDbHome
+from fabric.chunk.record import RecordHeader, Superblock, encode_header, record_bytes
+from fabric.chunk.totals import Totals
+from fabric.master import keys
+from fabric.master.leveldb_store import LevelDbStore, open_store
+from fabric.master.records import ObjectRecord, encode
+from fabric.master.store import Pair
+from fabric.node.os_disk import OsDisk
+from fabric.wire.messages import FragmentRef
+
+PAYLOAD = bytes(range(16))
+"""Of each fragment: small, so that ten million fit into one data file.  Its entry is as large as any."""
+BATCH = 4096
+CREATED_AT_MS = 1_700_000_000_000
+DIGEST = "sha256:" + "5b" * 32
+
+_CHECKSUM = xxhash.xxh3_64_intdigest(PAYLOAD)
+
+
+def fill_fragments(directory: Path, count: int) -> None:
+    """The data directory of a chunk server with the fragments 0 to ``count`` - 1, for ``open_engine``.
+
+    Raises FabricError, OSError.
+    """
+    (directory / "fragments").mkdir(parents=True)
+    disk = OsDisk(directory / "fragments")
+    index = LevelDbHome(directory / "index").create()
+    totals = Totals()
+    file = DataFile.create(disk, Superblock(UUID, 1, random.getrandbits(64), CREATED_AT_MS))
+    try:
+        for first in range(0, count, BATCH):
+            fids = range(first, min(count, first + BATCH))
+            entries = list(_append(file, fids))
+            for fid, entry in entries:
+                totals.replace(fid, None, entry)
+            index.put(entries, totals.take_changes())
+        index.checkpoint(Watermark(file.number, file.end))
+    finally:
+        index.close()
+        file.file.close()
+        disk.close()
+
+
+def _append(file: DataFile, fids: range) -> Iterator[tuple[int, Entry]]:
+    """Write the records, sync them, then give their entries."""
+    batch, size = file.end, record_bytes(len(PAYLOAD))
+    buffers = []
+    for number, fid in enumerate(fids):
+        offset = batch + number * size
+        header = RecordHeader(fid, offset, _CHECKSUM, EPOCH, CREATED_AT_MS, batch, GROUP, len(PAYLOAD))
+        buffers += [encode_header(header, file.salt), PAYLOAD]
+    file.append([b"".join(buffers)], len(fids) * size)
+    for number, fid in enumerate(fids):
+        yield fid, Entry(file.number, batch + number * size, len(PAYLOAD), _CHECKSUM)
+
+
+def fill_catalog(directory: Path, count: int) -> LevelDbStore:
+    """A master's store with the objects 0 to ``count`` - 1 of one fragment each; open.
+
+    Raises StoreError.
+    """
+    store = open_store(directory)
+    for first in range(0, count, BATCH):
+        numbers = range(first, min(count, first + BATCH))
+        store.write({key: value for number in numbers for key, value in _object(number)})
+    store.write({keys.GENERATION: keys.number(count)})
+    return store
+
+
+def path_of(number: int) -> str:
+    """As the registry names blobs, spread over all of the catalog."""
+    return f"blobs/{xxhash.xxh3_64_hexdigest(number.to_bytes(8, 'big'))}"
+
+
+def _object(number: int) -> Iterator[Pair]:
+    object_id = fid = number + 1
+    record = ObjectRecord(
+        object_id, len(PAYLOAD), object_id, CREATED_AT_MS, DIGEST, {}, True, last_start=0, last_count=1
+    )
+    yield keys.object_key(path_of(number)), encode(record)
+    yield keys.page_key(object_id, 0), encode([FragmentRef(GROUP, fid, len(PAYLOAD), _CHECKSUM)])
+    yield keys.reference_key(GROUP, fid), keys.reference_value(object_id, 0)
