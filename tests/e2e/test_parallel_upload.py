@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import FabricUp, wait_until
-from tests.e2e.http_registry import Answer, HttpRegistry, digest_of
+from tests.e2e.conftest import FabricUp, needs, wait_until
+from tests.e2e.http_registry import MANIFEST_TYPE, Answer, HttpRegistry, digest_of
 from tests.e2e.test_conformance_two_registries import SecondRegistry
 
 MIB = 1024 * 1024
@@ -170,3 +170,35 @@ def test_push_blob_that_is_killed_goes_on_where_it_was(
     again = subprocess.run(command, env=environment, capture_output=True, timeout=120)
     assert (again.returncode, again.stdout.decode().strip()) == (0, digest_of(data)), again.stderr
     assert first.get_blob(NAME, digest_of(data)).body == data
+
+
+def test_a_blob_that_push_blob_sent_is_a_layer_for_skopeo(
+    shared_fabric: FabricUp, first: HttpRegistry, tmp_path: Path
+) -> None:
+    skopeo = needs("skopeo")
+    file = tmp_path / "layer"
+    file.write_bytes(DATA)
+    address = shared_fabric.registry.removeprefix("http://")
+    pushed = shared_fabric.fabric("registry", "push-blob", f"{address}/{NAME}", str(file), "--fresh")
+    digest = pushed.stdout.decode().strip()
+    assert (pushed.returncode, digest) == (0, DIGEST), pushed.stderr
+    config = b'{"architecture":"amd64","os":"linux"}'
+    assert first.put_blob(NAME, config).status == 201
+    config_type = "application/vnd.oci.image.config.v1+json"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": config_type, "digest": digest_of(config), "size": len(config)},
+        "layers": [
+            {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": len(DATA)}
+        ],
+    }
+    assert first.put_manifest(NAME, "large", manifest).status == 201
+    target = tmp_path / "pulled"
+    subprocess.run(
+        [skopeo, "copy", "--src-tls-verify=false", f"docker://{address}/{NAME}:large", f"dir:{target}"],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert (target / digest.removeprefix("sha256:")).read_bytes() == DATA
