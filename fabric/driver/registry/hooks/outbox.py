@@ -72,16 +72,12 @@ def written_ms(path: str) -> int:
     return int(path.rsplit("/", 1)[1].split("-", 1)[0])
 
 
-def entries_for(
-    wishes: Iterable[Wish], changes: Sequence[Change], make: Callable[[], Entry]
-) -> list[PutOperation]:
-    """The steps that tell each hook what it wants to know.  ``make`` makes an entry about all changes."""
+def entries_for(wishes: Iterable[Wish], entry: Entry) -> list[PutOperation]:
+    """The steps that tell each hook what it wants to know of a commit."""
     steps: list[PutOperation] = []
-    entry = None
     for wish in wishes:
-        wanted = tuple(each for each in changes if wish.wants(each.action, each.repository))
+        wanted = tuple(each for each in entry.changes if wish.wants(each.action, each.repository))
         if wanted:
-            entry = entry if entry is not None else make()
             steps.append(entry_step(wish.name, msgspec.structs.replace(entry, changes=wanted)))
     return steps
 
@@ -116,7 +112,7 @@ class Announcer:
         """As the store's, with events; the answer is about the given steps only."""
         changes = changes_of(operations)
         wishes = await self._wishes() if changes else {}
-        steps = entries_for(wishes.values(), changes, lambda: self._entry(changes))
+        steps = entries_for(wishes.values(), self._entry(changes)) if wishes else []
         if not steps:
             return await self._store.commit(operations)
         try:
