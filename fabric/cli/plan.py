@@ -115,6 +115,7 @@ class Front(NamedTuple):
     has_tls: bool = False
     v1: bool = False
     hooks: Path | None = None
+    mirrors: Path | None = None
 
     def url(self, endpoint: str) -> str:
         """Where the registry that listens at ``tcp://HOST:PORT`` is reached on this machine."""
@@ -158,6 +159,8 @@ def plan_roles(
         registry += ("--v1",)
     if front.hooks is not None:
         registry += ("--hooks", str(front.hooks))
+    if front.mirrors is not None:
+        registry += ("--mirrors", str(front.mirrors))
     http = front.url(ports.registry)
     roles.append(RoleEntry("registry", "registry", http, None, None, ("registry", *registry)))
     return roles

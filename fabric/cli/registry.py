@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fabric.driver.registry.access.gate import Gate
     from fabric.driver.registry.access.load import Access
     from fabric.driver.registry.hooks.service import Hooks
+    from fabric.driver.registry.mirror.mirrors import Mirrors
     from fabric.settings import Settings
 
 
@@ -34,6 +35,7 @@ SUBCOMMANDS = {
     "gc": "fabric.cli.registry_gc:command",
     "history": "fabric.cli.registry_undelete:history",
     "hooks": "fabric.cli.registry_hooks:command",
+    "mirrors": "fabric.cli.registry_mirrors:command",
     "push-blob": "fabric.cli.registry_push:command",
     "restore": "fabric.cli.registry_undelete:restore",
     "retention": "fabric.cli.registry_retention:command",
@@ -86,6 +88,13 @@ class RegistryGroup(click.Group):
     default=None,
     help="TOML file: who is told of pushes, pulls and deletions.",
 )
+@click.option(
+    "--mirrors",
+    "mirrors_file",
+    type=ACCESS_FILE,
+    default=None,
+    help="TOML file: repositories that come from other registries.",
+)
 @click.option("--v1", is_flag=True, help="Answer clients of the first protocol too (Docker up to 1.5).")
 @click.pass_context
 def command(
@@ -95,6 +104,7 @@ def command(
     config: Path | None,
     access: Path | None,
     hooks_file: Path | None,
+    mirrors_file: Path | None,
     v1: bool,
 ) -> None:
     """Run a registry: it speaks OCI Distribution over HTTP and keeps everything in the fabric.
@@ -107,16 +117,18 @@ def command(
     import uvloop
 
     from fabric.cli.registry_hooks import hooks_of, load_hooks_file
+    from fabric.cli.registry_mirrors import mirrors_of
     from fabric.driver.registry.access.gate import Gate
     from fabric.node.process import set_up_process
 
     hooks = hooks_of(load_hooks_file(hooks_file) if hooks_file is not None else None, http)
+    mirrors = mirrors_of(mirrors_file)
     gate = Gate(load_access_file(access)) if access is not None else None
     set_up_process()
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(http, proxy, settings, gate, access, hooks, hooks_file, v1))
+        runner.run(_run(http, proxy, settings, gate, access, hooks, hooks_file, mirrors, mirrors_file, v1))
 
 
 def load_access_file(path: Path) -> Access:
@@ -154,10 +166,13 @@ async def _run(
     access: Path | None,
     hooks: Hooks,
     hooks_file: Path | None,
+    mirrors: Mirrors,
+    mirrors_file: Path | None,
     v1: bool,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way may finish."""
     from fabric.cli.registry_hooks import read_hooks_again
+    from fabric.cli.registry_mirrors import read_mirrors_again
     from fabric.driver.fabric_store import FabricStore
     from fabric.driver.registry.http import serve
 
@@ -170,6 +185,8 @@ async def _run(
         readers.append(partial(_read_again, gate, access))
     if hooks_file is not None:
         readers.append(partial(read_hooks_again, hooks, hooks_file))
+    if mirrors_file is not None:
+        readers.append(partial(read_mirrors_again, mirrors, mirrors_file))
     if readers:
         loop.add_signal_handler(signal.SIGHUP, _call_all, readers)
     host, _, port = http.removeprefix("tcp://").rpartition(":")
@@ -178,7 +195,15 @@ async def _run(
     try:
         try:
             server = await serve(
-                store, settings, host.strip("[]"), int(port), gate, v1=v1, watch=store.watch, hooks=hooks
+                store,
+                settings,
+                host.strip("[]"),
+                int(port),
+                gate,
+                v1=v1,
+                watch=store.watch,
+                hooks=hooks,
+                mirrors=mirrors,
             )
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror

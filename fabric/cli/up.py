@@ -35,6 +35,7 @@ from fabric.cli.ports import NoFreePort, choose_port, free_ports_from, is_free, 
 from fabric.cli.readiness import wait_until_ready, what_is_missing
 from fabric.cli.registry import ACCESS_FILE, load_access_file
 from fabric.cli.registry_hooks import load_hooks_file
+from fabric.cli.registry_mirrors import load_mirrors_file
 from fabric.cli.supervisor import Supervisor
 
 LOCK_FILE = "up.lock"
@@ -84,6 +85,9 @@ SILENCE_S = 5.0
 )
 @click.option("--access", type=ACCESS_FILE, help="TOML file for the registry: logins, rules, TLS, limits.")
 @click.option("--hooks", type=ACCESS_FILE, help="TOML file for the registry: webhooks.")
+@click.option(
+    "--mirrors", type=ACCESS_FILE, help="TOML file for the registry: what comes from other registries."
+)
 @click.option("--v1", is_flag=True, help="Let the registry answer Docker up to 1.5 too.")
 def command(
     data: Path,
@@ -96,6 +100,7 @@ def command(
     config: Path | None,
     access: Path | None,
     hooks: Path | None,
+    mirrors: Path | None,
     v1: bool,
 ) -> None:
     """Run all roles on this machine as child processes, restarted when they die.
@@ -106,7 +111,13 @@ def command(
     load_settings(config)  # so that a mistake in it is told once, here
     if hooks is not None:
         load_hooks_file(hooks)  # likewise
-    front = _front(access)._replace(v1=v1, hooks=hooks.absolute() if hooks is not None else None)
+    if mirrors is not None:
+        load_mirrors_file(mirrors)
+    front = _front(access)._replace(
+        v1=v1,
+        hooks=hooks.absolute() if hooks is not None else None,
+        mirrors=mirrors.absolute() if mirrors is not None else None,
+    )
     data = data.absolute()
     with _locked(data):
         try:

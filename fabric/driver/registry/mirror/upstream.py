@@ -108,6 +108,14 @@ class Upstream:
                     response.close()  # no more than a word when all was read
                 return Reply(response.status, response.headers, body)
 
+    async def ping(self) -> int:
+        """The status of its answer to ``GET /v2/``, without a login.  Raises UpstreamFailed."""
+        async with self._translating():
+            async with asyncio.timeout(self.table.timeout_s):
+                response = await self._send("GET", URL(f"{self.table.upstream.rstrip('/')}/v2/"), {})
+                response.close()
+                return response.status
+
     @asynccontextmanager
     async def opened(
         self, name: str, path: str, headers: Mapping[str, str]
