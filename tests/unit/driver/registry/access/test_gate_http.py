@@ -247,6 +247,24 @@ async def test_security_case_03_an_upload_belongs_to_the_user_who_began_it(tmp_p
 
 
 @asynchronous
+async def test_so_does_an_upload_in_parts(tmp_path: Path) -> None:
+    part = {"Content-Range": "0-0"}
+    async with guarded(tmp_path, RULES, people=PEOPLE) as registry:
+        stranger = await registry.call("POST", "/v2/shared/_fabric/uploads/parts")
+        assert stranger.status == 401
+        begun = await registry.call("POST", "/v2/shared/_fabric/uploads/parts", headers=ALICE)
+        location = begun.headers["Location"]
+        finish = f"{location}?digest={sha256(b'x')}&size=1"
+        for method, path in (("GET", location), ("PATCH", location), ("PUT", finish), ("DELETE", location)):
+            answer = await registry.call(method, path, data=b"x", headers={**BOB, **part})
+            refused(404, "BLOB_UPLOAD_UNKNOWN", answer)
+        sent = await registry.call("PATCH", location, data=b"x", headers={**ALICE, **part})
+        assert sent.status == 202
+        assert (await registry.call("PUT", finish, headers=ALICE)).status == 201
+        assert (await registry.call("GET", "/v2/_oci/ext/discover")).status == 200
+
+
+@asynchronous
 async def test_security_case_04_a_mount_without_pull_at_its_source_is_like_an_absent_one(
     tmp_path: Path,
 ) -> None:
