@@ -34,6 +34,9 @@ class _Task:
         self.rounds = 0
         self.round_over = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.is_over = False
+        self.error: FabricError | None = None
+        """Why it ended, if something went wrong."""
 
     def end_round(self) -> None:
         self.rounds += 1
@@ -66,13 +69,19 @@ class Followers:
         return -1 if running is None else running.rounds
 
     async def wait(self, upload_id: str, rounds: int, timeout_s: float) -> bool:
-        """Until there were more than so many rounds; False when that takes too long."""
+        """Until there were more than so many rounds, or it is not followed; False when that takes too long.
+
+        Raises the FabricError that ended the task meanwhile: whoever needs the digest must hear of it.
+        """
+        running = self._tasks.get(upload_id)
         try:
             async with asyncio.timeout(timeout_s):
-                while (running := self._tasks.get(upload_id)) is not None and running.rounds <= rounds:
+                while running is not None and running.rounds <= rounds and not running.is_over:
                     await running.round_over.wait()
         except TimeoutError:
             return False
+        if running is not None and running.error is not None:
+            raise running.error
         return True
 
     async def close(self) -> None:
@@ -92,10 +101,12 @@ class Followers:
                 await self._go_on(following, running)
             except FabricError as error:
                 _log.warning("the digest of upload %s waits: %s", upload_id, error)
+                running.error = error
             await following.digest.settle()
             self._parked.park(upload_id, following.digest, time.monotonic())
         finally:
             del self._tasks[upload_id]
+            running.is_over = True
             running.end_round()
 
     async def _go_on(self, following: Following, running: _Task) -> None:

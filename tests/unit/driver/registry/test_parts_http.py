@@ -12,7 +12,7 @@ from fabric.driver.registry import http_parts
 from fabric.driver.registry.following import CLAIM
 from fabric.driver.registry.part_order import PART_BYTES_MAX, PART_UNIT_BYTES, Claim
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
-from fabric.errors import Unavailable
+from fabric.errors import NoGoodCopy, Unavailable
 from fabric.settings import Settings
 from fabric.wire.messages import AppendOperation
 from tests.unit.driver.registry.harness import Answer, Registry, asynchronous, refused, registry, sha256
@@ -202,11 +202,15 @@ async def test_a_digest_that_takes_long_puts_the_end_off(monkeypatch: pytest.Mon
 
 
 @asynchronous
-async def test_a_store_that_fails_under_the_digest_delays_the_end_only() -> None:
+async def test_a_store_that_fails_under_the_digest_is_heard_of_at_the_end() -> None:
     async with registry() as served:
         location = await begin(served)
-        served.store.fail("open", Unavailable("later"), times=1)
+        served.store.fail("open", Unavailable("later"), times=50)
         await send_all(served, location)
+        for error in (Unavailable("later"), NoGoodCopy("chunk-1: rot")):
+            served.store.fail("open", error, times=50)
+            refused(503, error.code, await served.call("PUT", f"{location}?digest={sha256(DATA)}"))
+        served.store.fail("open", error, times=0)
         assert (await served.call("PUT", f"{location}?digest={sha256(DATA)}")).status == 201
 
 
