@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import FabricUp, needs, wait_until
+from tests.e2e.conftest import FabricUp, needs
+from tests.e2e.debian_registry import DebianRegistry
 from tests.e2e.http_registry import HttpRegistry, digest_of
 from tests.e2e.oci_image import Layout, blob_names
 
@@ -22,29 +21,11 @@ TIMEOUT_S = 120
 @pytest.fixture
 def debian_registry(tmp_path: Path) -> Iterator[str]:
     """``HOST:PORT`` of Debian's docker-registry, with deletion allowed."""
-    program = needs("docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "debian")}, "delete": {"enabled": True}}
-    document = {"version": 0.1, "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
-    configuration = tmp_path / "debian.yml"
-    configuration.write_text(json.dumps(document))  # JSON is YAML too
-    with (tmp_path / "debian.log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(configuration)], stdout=log, stderr=log)
+    registry = DebianRegistry(tmp_path)
     try:
-        wait_until(lambda: _answers(address), "docker-registry", (tmp_path / "debian.log").read_text)
-        yield address
+        yield registry.address
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return HttpRegistry(f"http://{address}").ask("GET", "/v2/").status == 200
-    except OSError:
-        return False
+        registry.stop()
 
 
 class Work:

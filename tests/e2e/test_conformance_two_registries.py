@@ -26,14 +26,14 @@ NAME = "two/registries"
 class SecondRegistry(HttpRegistry):
     """A ``fabric registry`` of its own on the proxy of a fabric that runs."""
 
-    def __init__(self, fabric: FabricUp, log: Path) -> None:
+    def __init__(self, fabric: FabricUp, log: Path, *options: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.http = f"127.0.0.1:{probe.getsockname()[1]}"
         super().__init__(f"http://{self.http}")
         command = [
             sys.executable, "-m", "fabric", "registry", "--http", self.http,
-            "--proxy", fabric.proxy.removeprefix("tcp://"),
+            "--proxy", fabric.proxy.removeprefix("tcp://"), *options,
         ]  # fmt: skip
         self.log = log
         with log.open("wb") as output:
