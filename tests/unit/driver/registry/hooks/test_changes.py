@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -21,7 +22,7 @@ from fabric.wire.messages import ObjectInfo
 from tests.unit.driver.registry.harness import OCI_INDEX, OCI_MANIFEST, sha256
 from tests.unit.driver.registry.hooks.hooks_world import CI, SOURCE, entries, process
 from tests.unit.driver.registry.memory_store import MemoryStore
-from tests.unit.driver.registry.world import Clock, Process, index_of, manifest_of, run
+from tests.unit.driver.registry.world import Clock, Crashed, FrailStore, Process, index_of, manifest_of, run
 
 DATA = manifest_of(b"one")
 DIGEST = sha256(DATA)
@@ -215,3 +216,23 @@ def test_an_entry_of_any_length_comes_back() -> None:
     step = entry_step("ci", entry)
     assert all(len(text) <= 4096 for text in step.attributes.values()) and len(step.attributes) <= 16
     assert entry_of(ObjectInfo(step.path, 0, 1, 1, "", 0, dict(step.attributes), False)) == entry
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("commits", range(1, 9))
+def test_a_process_killed_at_any_commit_has_told_exactly_what_it_did(commits: int, after: bool) -> None:
+    store, clock = MemoryStore(), Clock()
+    killed = process(FrailStore(store, commits, after=after), clock)
+
+    async def work() -> None:
+        await killed.push_image("app", "v1", b"one")
+        await killed.push_image("app", "v2", b"two")
+        await killed.manifests.delete_tag("app", "v1", "tester")
+
+    with suppress(Crashed):
+        run(work())
+    tags: set[str] = set()
+    for entry in entries(store):
+        for change in entry.changes:
+            tags = tags | set(change.tags) if change.action == "push" else tags - set(change.tags)
+    assert tags == {path.rsplit("/", 1)[1] for path in store.paths("repositories/app/_tags/")}

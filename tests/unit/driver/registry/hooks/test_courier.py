@@ -238,6 +238,23 @@ def test_a_holder_that_was_too_slow_learns_it(post: Post) -> None:
     assert entries(post.store) == []
 
 
+def test_what_arrived_after_another_took_over_is_not_sent_once_more(post: Post) -> None:
+    post.push("v1")
+    slow, fast = post.carrier("slow"), post.carrier("fast")
+
+    async def send_slowly(events: Any) -> str:
+        await fast.courier._take()  # sees the lease
+        post.clock.advance(60)
+        assert await fast.courier._take() == 0
+        return await Target.send(post.target, events)
+
+    slow.courier._send = send_slowly
+    run(slow.step())
+    assert entries(post.store) == []
+    assert run(fast.step()) == POLL_S
+    assert post.tags() == ["v1"]
+
+
 def test_a_store_that_fails_loses_nothing(post: Post) -> None:
     post.push("v1")
     carrier = post.carrier()
