@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
@@ -147,6 +148,24 @@ def test_targets() -> None:
     assert parse_target("127.0.0.1:5000/a") == ("http://127.0.0.1:5000", "a")
     assert parse_target("registry.example/a") == ("https://registry.example", "a")
     assert parse_target("http://registry.example:80/a") == ("http://registry.example:80", "a")
+
+
+def test_a_login_goes_with_every_request(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    real = blob_push.new_session
+
+    def noted(connections: int, authorization: str = "") -> aiohttp.ClientSession:
+        seen.append(authorization)
+        return real(connections, authorization)
+
+    monkeypatch.setattr(blob_push, "new_session", noted)
+    monkeypatch.setattr(blob_push, "ATTEMPTS_MAX", 1)
+    target = "127.0.0.1:1/app"
+    monkeypatch.setenv("FABRIC_REGISTRY_PASSWORD", "open sesame")
+    assert call(target, str(file), "--user", "alice").exit_code == 1
+    monkeypatch.setenv("FABRIC_REGISTRY_TOKEN", "a.b.c")
+    assert call(target, str(file)).exit_code == 1
+    assert seen == ["Basic YWxpY2U6b3BlbiBzZXNhbWU=", "Bearer a.b.c"]
 
 
 def test_spans_are_cut_at_multiples() -> None:
