@@ -99,6 +99,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_inflight_bytes_max: int = 64 * MIB
     """Bytes of fragments that one client process keeps in flight, over all of its streams."""
 
+    near_reads: bool = True
+    """Readers on the machine of a chunk server read its files themselves."""
+
     # chunk engine
     data_file_bytes_max: Annotated[int, msgspec.Meta(ge=64 * KIB, le=2 * GIB)] = 1 * GIB
     """Size at which a data file is sealed and the next begun; at most 2 GiB."""

@@ -43,6 +43,7 @@ SHELLS = {
     "fabric.node.frames",
     "fabric.node.sockets",
     "fabric.node.ask",
+    "fabric.node.host",
     "fabric.node.os_disk",
     "fabric.node.read_only_disk",
     # LevelDB.
@@ -53,6 +54,7 @@ SHELLS = {
     "fabric.driver.client",
     "fabric.driver.fabric_store",
     "fabric.driver.reader",
+    "fabric.driver.near",
     "fabric.driver.watching",
     "fabric.driver.writer",
     "fabric.driver.budget",

@@ -17,7 +17,7 @@ import xxhash
 
 from fabric.chunk.compaction import Compaction
 from fabric.chunk.copies import is_needed
-from fabric.chunk.data_file import DataFile
+from fabric.chunk.data_file import DataFile, file_name
 from fabric.chunk.disk_check import TRIAL_BYTES, remove_leftover, try_disk
 from fabric.chunk.index import Entry, IndexHome, IndexLost
 from fabric.chunk.jobs import (
@@ -46,6 +46,7 @@ from fabric.chunk.jobs import (
     WriteBatch,
     WriteDone,
 )
+from fabric.chunk.record import RECORD_HEADER_BYTES
 from fabric.chunk.recovery import recover
 from fabric.chunk.scrub import Scrub
 from fabric.chunk.totals import overall_digest
@@ -293,6 +294,9 @@ class Engine:
         if end > entry.length:
             text = f"fragment {item.fid} has {entry.length} bytes, {item.offset} to {end} were asked for"
             return ReadResult(item.token, error=BadRange(text))
+        if item.place_only:
+            file, position = file_name(data_file.number), entry.offset + RECORD_HEADER_BYTES
+            return ReadResult(item.token, b"", entry.checksum, file=file, position=position)
         try:
             payload = data_file.read(item.fid, entry.offset, entry.length, entry.checksum)
         except BadChecksum as error:

@@ -100,6 +100,8 @@ class ReadItem(msgspec.Struct, frozen=True):
     fid: int
     offset: int
     length: int
+    place_only: bool = False
+    """Only say where it is; nothing is read or verified."""
 
 
 class ReadBatch(msgspec.Struct, frozen=True):
@@ -117,6 +119,9 @@ class ReadResult(msgspec.Struct, frozen=True):
     error: FabricError | None = None
     damaged: BucketEntry | None = None
     """Set when this server should hold the fragment, and its copy is bad: what a good copy is."""
+    file: str = ""
+    """Name of the file that the payload is in, when only its place was wanted."""
+    position: int = 0
 
 
 class ReadDone(msgspec.Struct, frozen=True):

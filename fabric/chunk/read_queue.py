@@ -66,14 +66,15 @@ class ReadQueue:
             room = BATCH_BYTES
             while self._waiting and len(items) < BATCH_ITEMS_MAX:
                 item = self._waiting[0]
-                if items and item.length > room:
+                size = 0 if item.place_only else item.length
+                if items and size > room:
                     break
                 self._waiting.popleft()
                 if item.token.expires_at <= now:
                     late = DeadlineExceeded("the deadline passed before the read began")
                     effects += item.token.done(ReadResult(item.token, error=late), now)
                     continue
-                room -= item.length
+                room -= size
                 items.append(item)
             if items:
                 self._running += 1

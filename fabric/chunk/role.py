@@ -91,8 +91,16 @@ class ChunkRole:
         settings: Settings,
         rng: random.Random,
         version: str,
+        host: str = "",
+        directory: str = "",
     ) -> None:
-        """``endpoint``: where others reach this server.  ``group``: the one it is for, 0 for any."""
+        """``endpoint``: where others reach this server.  ``group``: the one it is for, 0 for any.
+
+        ``host``: an id of this machine, whose processes are told places in ``directory``, an absolute path;
+        empty: nobody is.
+        """
+        self._host = host
+        self._directory = directory
         self._server = server
         self._uuid = uuid
         self._incarnation = incarnation
@@ -258,14 +266,18 @@ class ChunkRole:
 
         def on_done(result: ReadResult, now: float) -> list[Effect]:
             if result.error is None:
-                return [Reply(sender, FragmentData(m.fid, m.offset, result.checksum), result.payload)]
+                file = f"{self._directory}/{result.file}" if result.file else ""
+                data = FragmentData(m.fid, m.offset, result.checksum, file, result.position)
+                return [Reply(sender, data, result.payload)]
             effects: list[Effect] = [Reply(sender, failed(result.error))]
             if result.damaged is not None:
                 log.warning("%s; asking the other members for a good copy", result.error.message)
                 effects += self._repairs.add(result.damaged, now)
             return effects
 
-        self._reads.add(ReadItem(ReadTicket(on_done, now + m.deadline_ms / 1000), m.fid, m.offset, m.length))
+        ticket = ReadTicket(on_done, now + m.deadline_ms / 1000)
+        is_near = bool(m.near) and m.near == self._host
+        self._reads.add(ReadItem(ticket, m.fid, m.offset, m.length, is_near))
         return []
 
     def _on_list_buckets(self, m: ListBuckets, sender: Sender, now: float) -> list[Effect]:

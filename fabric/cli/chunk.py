@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fabric.settings import Settings
 
 IDENTITY_FORMAT = 1
+FRAGMENTS = "fragments"
+"""Directory of the data files."""
 
 
 class Identity(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,7 +115,7 @@ def _open_engine(
     from fabric.node.os_disk import OsDisk
 
     try:
-        disk = OsDisk(directory / "fragments")
+        disk = OsDisk(directory / FRAGMENTS)
         identity = load_identity(directory, name, bool(disk.names()))
         with start_progress(time.monotonic) as on_bytes:
             engine = Engine(
@@ -195,6 +197,7 @@ def command(
     from fabric import __version__
     from fabric.chunk.role import ChunkRole
     from fabric.errors import FabricError
+    from fabric.node.host import host_id
     from fabric.node.lanes import Lane
     from fabric.node.zmq_loop import BindFailed, ZmqLoop
 
@@ -215,6 +218,8 @@ def command(
         settings=settings,
         rng=random.Random(),
         version=__version__,
+        host=host_id() if settings.near_reads else "",
+        directory=str((data / FRAGMENTS).absolute()),
     )
     lanes = {
         "write": Lane(engine.run),

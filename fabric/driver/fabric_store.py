@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import xxhash
 
 from fabric.driver.budget import ByteBudget
 from fabric.driver.client import Client
+from fabric.driver.near import NearFiles
 from fabric.driver.object_store import Buffer
 from fabric.driver.reader import BAD_CHECKSUM_TRIES, Reader
 from fabric.driver.writer import Writer
@@ -53,6 +55,7 @@ class FabricStore:
     def __init__(self, proxy: str, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
         self._client = Client(proxy, self._settings)
+        self._near = NearFiles(self._settings.near_reads)
         self._write_budget = ByteBudget(self._settings.client_inflight_bytes_max)
         self._read_budget = ByteBudget(self._settings.client_inflight_bytes_max)
 
@@ -63,6 +66,7 @@ class FabricStore:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
+        self._near.close()
 
     async def stat(self, path: str) -> ObjectInfo:
         """What is at ``path``.  Raises NotFound."""
@@ -72,14 +76,22 @@ class FabricStore:
     async def open(self, path: str, offset: int = 0, length: int | None = None) -> Reader:
         """Open for reading; the first bytes come with the answer.  Raises NotFound, BadRange."""
         wanted = 2**62 if length is None else length
-        answer, first = await self._open(GetObject(0, path, offset, wanted))
-        end = min(answer.info.size, offset + wanted)
-        return Reader(self._client, self._settings, self._read_budget, answer, first, end)
+        return self._reader(*await self._open(GetObject(0, path, offset, wanted, self._near.host)), wanted)
+
+    def _reader(self, opened: ObjectData, first: memoryview, wanted: int) -> Reader:
+        end = min(opened.info.size, opened.offset + wanted)
+        return Reader(self._client, self._near, self._settings, self._read_budget, opened, first, end)
 
     async def _open(self, request: GetObject) -> tuple[ObjectData, memoryview]:
         tries_left = BAD_CHECKSUM_TRIES
         while True:
             answer, data = await self._client.request(ObjectData, request)
+            if answer.file:
+                near = await self._read_near(answer, request.length)
+                if near is not None:
+                    return answer, near
+                request = msgspec.structs.replace(request, near="")
+                continue
             try:
                 return answer, verified(data, answer.checksum, request.path)
             except BadChecksum:
@@ -87,13 +99,28 @@ class FabricStore:
                 if not tries_left:
                     raise
 
+    async def _read_near(self, opened: ObjectData, length: int) -> memoryview | None:
+        """The bytes from ``opened.offset`` to the end of their fragment, or ``length`` of them."""
+        start = opened.start
+        for fragment in opened.fragments:
+            inside = opened.offset - start
+            if inside < fragment.length:
+                data = await self._near.read(opened.file, opened.position, fragment.length, fragment.checksum)
+                return None if data is None else data[inside : inside + length]
+            start += fragment.length
+        return None
+
     async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
         """A whole small object.  Raises NotFound; BadRequest when it has more than ``bytes_max``."""
-        reader = await self.open(path)
+        wanted = 2**62
+        opened, first = await self._open(GetObject(0, path, 0, wanted, self._near.host))
+        if opened.info.size > bytes_max:
+            raise BadRequest(f"{path} has {opened.info.size} bytes, {bytes_max} are taken at most")
+        if len(first) == opened.info.size:
+            return opened.info, bytes(first)
+        reader = self._reader(opened, first, wanted)
         try:
-            if reader.info.size > bytes_max:
-                raise BadRequest(f"{path} has {reader.info.size} bytes, {bytes_max} are taken at most")
-            return reader.info, b"".join([piece async for piece in reader])
+            return opened.info, b"".join([piece async for piece in reader])
         finally:
             await reader.close()
 

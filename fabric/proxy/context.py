@@ -12,6 +12,7 @@ from fabric.proxy.cluster_view import ClusterView
 from fabric.proxy.fid_source import FidSource
 from fabric.proxy.health import Health
 from fabric.proxy.object_cache import ObjectCache
+from fabric.proxy.places import Places
 from fabric.proxy.timers import Timers
 from fabric.settings import Settings
 from fabric.wire.messages import AbortFragment, Failed, FragmentRef, Message, NodeView, ReportFailure
@@ -36,6 +37,7 @@ class Context:
         self.view = ClusterView()
         self.fids = FidSource(low_water_count=settings.fid_range_count // 2)
         self.cache = ObjectCache()
+        self.places = Places()
         self.inflight_bytes = 0
         self.pending_bytes: Counter[int] = Counter()
         """Bytes of stores under way, by group."""

@@ -252,18 +252,35 @@ class ProxyRole:
         if message.offset + size > fragment.length:
             text = f"bytes {message.offset}+{size} are not all inside a fragment of {fragment.length}"
             return [Reply(sender, failed(BadRange(text)))]
+        place = self._place_of(fragment, message.near)
+        if place is not None:
+            return [Reply(sender, FragmentData(fragment.fid, message.offset, fragment.checksum, *place), b"")]
         refusal = self._admit(size)
         if refusal is not None:
             return [Reply(sender, failed(refusal))]
 
         def done(data: FragmentData, payload: Payload, now: float) -> list[Effect]:
+            self._keep_place(data, message.near)
             return [self._finish(size, sender, data, payload)]
 
         def give_up(failure: Failed, now: float) -> list[Effect]:
             return [self._finish(size, sender, failure)]
 
         deadline = now + message.deadline_ms / 1000
-        return Download(self._context, fragment, message.offset, size, deadline, done, give_up).start(now)
+        return Download(
+            self._context, fragment, message.offset, size, deadline, done, give_up, message.near
+        ).start(now)
+
+    def _place_of(self, fragment: FragmentRef, near: str) -> tuple[str, int] | None:
+        """Where the asker can read it; who wants the bytes all the same has not found them there."""
+        if near:
+            return self._context.places.find(fragment.fid, near)
+        self._context.places.forget(fragment.fid)
+        return None
+
+    def _keep_place(self, data: FragmentData, near: str) -> None:
+        if data.file:
+            self._context.places.keep(data.fid, near, data.file, data.position)
 
     def _on_get_object(
         self, message: GetObject, sender: Sender, now: float, payload: Payload | None
@@ -310,13 +327,18 @@ class ProxyRole:
         if wanted == 0 or located is None:
             return [Reply(sender, _object_data(opened, message.offset, EMPTY_CHECKSUM), b"")]
         fragment, inside = located
+        place = self._place_of(fragment, message.near)
+        if place is not None:
+            return [Reply(sender, _object_data(opened, message.offset, fragment.checksum, *place), b"")]
         size = min(wanted, fragment.length - inside)
         refusal = self._admit(size)
         if refusal is not None:
             return [Reply(sender, failed(refusal))]
 
         def done(data: FragmentData, payload: Payload, now: float) -> list[Effect]:
-            return [self._finish(size, sender, _object_data(opened, message.offset, data.checksum), payload)]
+            self._keep_place(data, message.near)
+            answer = _object_data(opened, message.offset, data.checksum, data.file, data.position)
+            return [self._finish(size, sender, answer, payload)]
 
         def give_up(failure: Failed, now: float) -> list[Effect]:
             self._context.cache.forget(message.path)
@@ -326,7 +348,9 @@ class ProxyRole:
                 return self._open_object(message, sender, deadline, now)
             return [self._finish(size, sender, failure)]
 
-        return Download(self._context, fragment, inside, size, deadline, done, give_up).start(now)
+        return Download(self._context, fragment, inside, size, deadline, done, give_up, message.near).start(
+            now
+        )
 
 
 def _operation_bytes(operation: AnyOperation) -> int:
@@ -346,7 +370,7 @@ def _locate(opened: Opened, offset: int) -> tuple[FragmentRef, int] | None:
     return None
 
 
-def _object_data(opened: Opened, offset: int, checksum: int) -> ObjectData:
+def _object_data(opened: Opened, offset: int, checksum: int, file: str = "", position: int = 0) -> ObjectData:
     return ObjectData(
         info=opened.info,
         start=opened.start,
@@ -354,4 +378,6 @@ def _object_data(opened: Opened, offset: int, checksum: int) -> ObjectData:
         more=opened.more,
         offset=offset,
         checksum=checksum,
+        file=file,
+        position=position,
     )

@@ -415,14 +415,22 @@ class ReadFragment(Request, tag=12, frozen=True):
     fid: Natural
     offset: Length
     length: Length
+    near: Text = ""
+    """The machine of whoever wants it: a server on the same one may answer with a place."""
 
 
 class FragmentData(Message, tag=13, frozen=True):
-    """The bytes, in the payload.  ``checksum`` is of the payload as sent."""
+    """The bytes, in the payload.  ``checksum`` is of the payload as sent.
+
+    Or their place: the payload is empty, and ``checksum`` that of the whole fragment, which lies in
+    ``file`` from byte ``position``.  Nobody has verified it.
+    """
 
     fid: Natural
     offset: Length
     checksum: Natural
+    file: Text = ""
+    position: Natural = 0
 
 
 class AbortFragment(Request, tag=14, frozen=True):
@@ -830,6 +838,8 @@ class GetFragment(Request, tag=63, frozen=True):
     fragment: FragmentRef
     offset: Length
     length: Length
+    near: Text = ""
+    """The driver's machine, when a place will do."""
 
 
 class GetObject(Request, tag=64, frozen=True):
@@ -841,12 +851,15 @@ class GetObject(Request, tag=64, frozen=True):
     path: Path
     offset: Size
     length: Size
+    near: Text = ""
+    """The driver's machine, when a place will do."""
 
 
 class ObjectData(Message, tag=65, frozen=True):
     """The object, the page of its fragments around ``offset``, and bytes from ``offset`` in the payload.
 
-    ``checksum`` is of the payload as sent.
+    ``checksum`` is of the payload as sent.  Or, with an empty payload, the place of the fragment that
+    ``offset`` is in, as in ``FragmentData``.
     """
 
     info: ObjectInfo
@@ -855,6 +868,8 @@ class ObjectData(Message, tag=65, frozen=True):
     more: bool
     offset: Size
     checksum: Natural
+    file: Text = ""
+    position: Natural = 0
 
 
 # --- operator: 80 to 99 --------------------------------------------------------------------------

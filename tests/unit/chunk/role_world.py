@@ -61,6 +61,8 @@ class Server:
             settings=settings,
             rng=random.Random(seed),
             version="test",
+            host="this host",
+            directory="/data/fragments",
         )
 
 

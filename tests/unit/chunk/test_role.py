@@ -51,6 +51,33 @@ def test_a_fragment_is_stored_and_read_back() -> None:
     assert bytes(payload) == payload_of(5)[10:30]
 
 
+def test_somebody_on_the_same_machine_is_told_where_a_fragment_lies() -> None:
+    world = writable()
+    world.store(4)
+    world.store(5)
+    message, payload = world.replies[world.ask(ReadFragment(1000, GROUP, 5, 10, 20, "this host"))]
+    assert isinstance(message, FragmentData)
+    assert (message.fid, message.offset, message.checksum) == (5, 10, checksum_of(payload_of(5)))
+    assert (message.file, bytes(payload)) == (f"/data/fragments/{file_name(1)}", b"")
+    disk = world.servers["a"].bench.disk
+    assert disk.open(file_name(1)).pread(100, message.position) == payload_of(5)
+
+
+@pytest.mark.parametrize("near", ["", "another host"])
+def test_others_get_bytes(near: str) -> None:
+    world = writable()
+    world.store(5)
+    message, payload = world.replies[world.ask(ReadFragment(1000, GROUP, 5, 10, 20, near))]
+    assert isinstance(message, FragmentData)
+    assert (message.file, bytes(payload)) == ("", payload_of(5)[10:30])
+
+
+def test_nobody_is_told_a_place_of_what_is_not_there() -> None:
+    answer = writable().answer(ReadFragment(1000, GROUP, 5, 10, 20, "this host"))
+    assert isinstance(answer, Failed)
+    assert answer.code == "NO_FRAGMENT"
+
+
 def test_it_says_who_it_is() -> None:
     assert World().answer(Ping(100)) == Pong("chunk", "a", "test")
 

@@ -4,6 +4,7 @@ import pytest
 import xxhash
 
 from fabric.driver.budget import ByteBudget
+from fabric.driver.near import NearFiles
 from fabric.driver.reader import BAD_CHECKSUM_TRIES, Reader
 from fabric.errors import BadChecksum, NoGoodCopy, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, MIB, Settings
@@ -71,7 +72,9 @@ class Object:
             0,
         )
         settings = Settings(client_window_bytes=window * FRAGMENT_BYTES_MAX)
-        return Reader(client, settings, budget or ByteBudget(MIB), opened, memoryview(first), end)
+        return Reader(
+            client, NearFiles(False), settings, budget or ByteBudget(MIB), opened, memoryview(first), end
+        )
 
 
 async def all_of(reader: Reader) -> bytes:

@@ -2,6 +2,7 @@ import pytest
 
 from fabric.errors import BadChecksum, BadRange, Busy, DiskFailed, NoFragment, Unavailable
 from fabric.node.effects import Sender
+from fabric.proxy.places import Places
 from fabric.settings import Settings
 from fabric.wire.messages import (
     Failed,
@@ -194,3 +195,77 @@ def test_beyond_the_limit_in_bytes_the_answer_is_busy_until_bytes_come_back():
     serve(world)
     get(world)
     assert len(world.sends(ReadFragment)) == 1
+
+
+# --- near ---
+
+PLACE = ("/data/00000001.data", 4128)
+
+
+def get_near(world: World, near: str = "here") -> Sender:
+    return world.ask(GetFragment(8000, FRAGMENT, 10, 20, near))
+
+
+def tell_place(world: World) -> None:
+    read = world.only(ReadFragment)
+    assert read.message.near == "here"
+    world.answer(read, FragmentData(42, 10, FRAGMENT.checksum, *PLACE), b"")
+
+
+def test_a_place_is_passed_on_and_told_again_without_asking():
+    world = World()
+    sender = get_near(world)
+    tell_place(world)
+    for again in (sender, get_near(world)):
+        reply = world.reply_to(again)
+        assert (reply.message, reply.payload) == (FragmentData(42, 10, FRAGMENT.checksum, *PLACE), b"")
+    world.assert_idle()
+
+
+def test_a_place_is_for_those_on_its_machine():
+    world = World()
+    get_near(world)
+    tell_place(world)
+    get_near(world, "elsewhere")
+    assert world.only(ReadFragment).message.near == "elsewhere"
+
+
+def test_who_wants_bytes_gets_them_and_the_place_is_forgotten():
+    world = World()
+    get_near(world)
+    tell_place(world)
+    sender = get(world)
+    assert world.only(ReadFragment).message.near == ""
+    serve(world)
+    assert world.reply_to(sender).payload == DATA
+    get_near(world)
+    tell_place(world)
+    world.assert_idle()
+
+
+def test_a_place_of_other_bytes_or_one_that_nobody_asked_for_is_not_passed_on():
+    world = World()
+    get_near(world)
+    world.answer(world.only(ReadFragment), FragmentData(42, 10, 7, *PLACE), b"")
+    assert world.replies == []
+    world = World()
+    get(world)
+    world.answer(world.only(ReadFragment), FragmentData(42, 0, FRAGMENT.checksum, *PLACE), b"")
+    assert world.replies == []
+
+
+def test_a_server_elsewhere_gives_bytes():
+    world = World()
+    sender = get_near(world)
+    serve(world, DATA[10:30], 10)
+    assert world.reply_to(sender).payload == DATA[10:30]
+
+
+def test_places_are_not_kept_without_end():
+    places = Places(2)
+    for fid in (1, 2):
+        places.keep(fid, "here", "f", fid)
+    assert places.find(1, "here") == ("f", 1)
+    places.keep(3, "here", "f", 3)
+    assert [places.find(fid, "here") for fid in (1, 2, 3)] == [("f", 1), None, ("f", 3)]
+    assert len(places) == 2

@@ -472,3 +472,19 @@ def test_the_master_is_asked_again_soon_after_it_did_not_answer():
     assert world.sent == []
     world.wait(0.02)
     assert (len(world.sends(GetTopology)), len(world.sends(LeaseFids))) == (1, 1)
+
+
+def test_an_object_is_answered_with_the_place_of_its_bytes():
+    world = World()
+    remember(world)
+    place = ("/data/00000001.data", 4128)
+    near = GetObject(8000, "blob", 7, 100, "here")
+    sender = world.ask(near)
+    read = world.only(ReadFragment)
+    world.answer(read, FragmentData(42, 7, FRAGMENT.checksum, *place), b"")
+    for again in (sender, world.ask(near)):
+        reply = world.reply_to(again)
+        assert (reply.message.file, reply.message.position) == place
+        assert (reply.message.offset, reply.message.checksum) == (7, FRAGMENT.checksum)
+        assert reply.payload == b""
+    world.assert_idle()

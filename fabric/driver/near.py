@@ -1,0 +1,127 @@
+"""Fragments read straight from the files of chunk servers on this machine.
+
+Where a driver and a chunk server share a machine, sending a fragment through two sockets costs several
+times what reading it costs.  So the driver says in its questions which machine it is on, and a chunk server
+of the same machine answers with the place of the payload instead of its bytes (HDFS calls this a
+short-circuit read).
+
+Nothing is trusted but the checksum that the catalog has: the whole fragment is read and verified, as a
+replica does.  A file that is gone, may not be read, or holds other bytes at that place means only that the
+fragment is asked for in the usual way, whose replicas are then checked and repaired.
+
+Files stay open for a moment, so that small fragments cost one system call; not longer, since a
+file that compaction has removed gives its space back only when it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import xxhash
+
+from fabric.node.host import host_id
+from fabric.settings import KIB
+
+OPEN_S = 3.0
+"""A file is closed so long after it was opened."""
+AT_ONCE_BYTES_MAX = 64 * KIB
+"""Smaller ones are read by the event loop itself if they need no disk."""
+THREADS = 2
+DENIED_S = 30.0
+"""For so long a directory that may not be read is not tried again."""
+
+
+class NearFiles:
+    """Reads fragments at places that chunk servers have told.  Use inside a running event loop."""
+
+    def __init__(self, is_on: bool = True, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._host = host_id() if is_on else ""
+        self._monotonic_s = monotonic_s
+        self._open: dict[str, tuple[int, float]] = {}
+        self._denied: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="near")
+        self._timer: asyncio.TimerHandle | None = None
+        self._readers = 0
+        self.count = 0
+        """Fragments read so."""
+
+    @property
+    def host(self) -> str:
+        """What to say in a question; empty when bytes are wanted in any case."""
+        return self._host
+
+    async def read(self, file: str, position: int, length: int, checksum: int) -> memoryview | None:
+        """The payload at a place, if these are the bytes with that checksum (xxh3-64)."""
+        directory = os.path.dirname(file)
+        if self._denied.get(directory, 0.0) > self._monotonic_s():
+            return None
+        try:
+            descriptor = self._descriptor(file)
+            data = _read_at_once(descriptor, position, length) if length <= AT_ONCE_BYTES_MAX else None
+            if data is None or len(data) < length:
+                data = await self._read_in_thread(descriptor, position, length)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            self._denied[directory] = self._monotonic_s() + DENIED_S
+            return None
+        if len(data) != length or xxhash.xxh3_64_intdigest(data) != checksum:
+            return None
+        self.count += 1
+        return memoryview(data)
+
+    async def _read_in_thread(self, descriptor: int, position: int, length: int) -> bytes:
+        # A copy of its own: the file may be closed while the thread reads.
+        own = os.dup(descriptor)
+
+        def read() -> bytes:
+            try:
+                return os.pread(own, length, position)
+            finally:
+                os.close(own)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+
+    def _descriptor(self, file: str) -> int:
+        found = self._open.get(file)
+        if found is not None:
+            return found[0]
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self._open[file] = (descriptor, self._monotonic_s())
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(OPEN_S, self._close_old)
+        return descriptor
+
+    def _close_old(self) -> None:
+        self._timer = None
+        now = self._monotonic_s()
+        for file, (descriptor, opened_at) in list(self._open.items()):
+            if now - opened_at >= OPEN_S:
+                os.close(descriptor)
+                del self._open[file]
+        if self._open:
+            self._timer = asyncio.get_running_loop().call_later(OPEN_S, self._close_old)
+
+    def close(self) -> None:
+        """Close all files; reads under way end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._threads.shutdown()
+        for descriptor, _ in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+
+def _read_at_once(descriptor: int, position: int, length: int) -> bytes | None:
+    """What is in memory of it; None when the system cannot tell, or would have to wait for the disk."""
+    buffer = bytearray(length)
+    try:
+        size = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)
+    except OSError:
+        return None
+    return bytes(memoryview(buffer)[:size])
