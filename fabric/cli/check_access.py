@@ -49,6 +49,8 @@ def _describe(file: Path, access: Access) -> None:
         "read-only": "yes" if table.read_only else "no",
         "immutable tags": str(len(table.immutable)) + " patterns" if table.immutable else "none",
     }
+    if table.quota is not None:
+        facts["quotas"] = str(len(table.quota))
     click.echo(f"{file} is good: " + ", ".join(f"{name} {value}" for name, value in facts.items()))
     if access.passwords is not None:
         for user in unknown_users(table, access.passwords.users):

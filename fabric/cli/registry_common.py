@@ -16,10 +16,10 @@ from fabric.cli.options import HOST_PORT
 from fabric.cli.output import reported_errors
 
 if TYPE_CHECKING:
-    from fabric.driver.fabric_store import FabricStore
     from fabric.driver.object_store import ObjectStore
     from fabric.driver.registry.bookkeeping import Stamper
     from fabric.driver.registry.manifest_store import ManifestStore
+    from fabric.driver.registry.quota.accounts import AccountedStore
     from fabric.driver.registry.undelete import Undelete
     from fabric.settings import Settings
 
@@ -42,16 +42,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def through(proxy: str, settings: Settings, work: Callable[[FabricStore], Awaitable[Result]]) -> Result:
-    """Run ``work`` with a store; what goes wrong is one line and exit status 1."""
+def through(proxy: str, settings: Settings, work: Callable[[AccountedStore], Awaitable[Result]]) -> Result:
+    """Run ``work`` with a store; what goes wrong is one line and exit status 1.
+
+    What repositories own is counted in their accounts, and no quota refuses it.
+    """
     from fabric.driver.fabric_store import FabricStore
     from fabric.driver.registry.errors import RegistryError
+    from fabric.driver.registry.quota.accounts import AccountedStore
 
     async def run() -> Result:
         store = FabricStore(proxy=proxy, settings=settings)
         await store.start()
         try:
-            return await work(store)
+            return await work(AccountedStore(store, refuses=False))
         finally:
             await store.close()
 

@@ -13,7 +13,7 @@ from fabric.cli.registry_common import config_option, json_option, proxy_option,
 from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
-    from fabric.driver.fabric_store import FabricStore
+    from fabric.driver.object_store import ObjectStore
     from fabric.driver.registry.collection import Report
     from fabric.driver.registry.why import Explanation
 
@@ -52,7 +52,7 @@ def run(dry_run: bool, config: Path | None, as_json: bool, proxy: str) -> None:
 
     settings = load_settings(config)
 
-    async def work(store: FabricStore) -> Report:
+    async def work(store: ObjectStore) -> Report:
         return await garbage_collection(await announced(store), settings, stamper()).run(dry_run=dry_run)
 
     report = through(proxy, settings, work)
@@ -78,7 +78,7 @@ def status(config: Path | None, as_json: bool, proxy: str) -> None:
     from fabric.driver.registry.why import waiting
     from fabric.errors import NotFound
 
-    async def work(store: FabricStore) -> tuple[Report | None, bool, dict[str, tuple[int, int]]]:
+    async def work(store: ObjectStore) -> tuple[Report | None, bool, dict[str, tuple[int, int]]]:
         try:
             text = (await store.stat(LAST_PASS_PATH)).attributes["report"]
             last = msgspec.json.decode(text, type=Report)
@@ -120,7 +120,7 @@ def why(digest: str, as_json: bool, proxy: str) -> None:
     except RegistryError as error:
         raise click.UsageError(error.message) from error
 
-    async def work(store: FabricStore) -> tuple[Explanation, dict[tuple[str, str], str]]:
+    async def work(store: ObjectStore) -> tuple[Explanation, dict[tuple[str, str], str]]:
         found = await explain(store, wanted)
         users = {(each.repository, user) for each in found.keepers for user in each.used_by}
         return found, {user: await tags_of_user(store, *user) for user in sorted(users)}

@@ -22,7 +22,6 @@ from fabric.cli.registry_common import (
 from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
-    from fabric.driver.fabric_store import FabricStore
     from fabric.driver.object_store import ObjectStore
     from fabric.driver.registry.retention import Decision, Rule
 
@@ -61,7 +60,7 @@ def command(
     rules = _rules(rules_file)
     settings = load_settings(config)
 
-    async def work(store: FabricStore) -> list[Decision]:
+    async def work(store: ObjectStore) -> list[Decision]:
         guarded = _guarded(await announced(store), access)
         retention = Retention(guarded, manifests_over(guarded, settings), rules)
         return [each async for each in retention.run(stamper().wall_ms(), dry_run=dry_run)]

@@ -22,7 +22,7 @@ from fabric.cli.registry_common import (
 from fabric.cli.registry_hooks import announced
 
 if TYPE_CHECKING:
-    from fabric.driver.fabric_store import FabricStore
+    from fabric.driver.object_store import ObjectStore
     from fabric.driver.registry.history import TagEvent
     from fabric.driver.registry.undelete import Restored, Trashed
 
@@ -40,7 +40,7 @@ def history(target: str, as_json: bool, proxy: str) -> None:
     if digest:
         raise click.UsageError("a history is of a tag or of a repository")
 
-    async def work(store: FabricStore) -> list[TagEvent]:
+    async def work(store: ObjectStore) -> list[TagEvent]:
         reader = History(store)
         tags = [tag] if tag else await reader.tags(name, histories_prefix(name))
         events = [event for each in tags for event in await reader.of(name, each)]
@@ -74,7 +74,7 @@ def trash(repository: str, config: Path | None, as_json: bool, proxy: str) -> No
     name = parse_target(repository)[0] if repository else ""
     settings = load_settings(config)
 
-    async def work(store: FabricStore) -> list[Trashed]:
+    async def work(store: ObjectStore) -> list[Trashed]:
         return [each async for each in undelete_over(store, settings).trash(name)]
 
     found = through(proxy, settings, work)
@@ -126,7 +126,7 @@ def restore(target: str, at_ms: int | None, config: Path | None, as_json: bool, 
         raise click.UsageError("--at is for tags and repositories")
     settings = load_settings(config)
 
-    async def work(store: FabricStore) -> list[Restored]:
+    async def work(store: ObjectStore) -> list[Restored]:
         undelete = undelete_over(await announced(store), settings)
         if tag:
             return [await undelete.tag(name, tag, at_ms, OPERATOR)]

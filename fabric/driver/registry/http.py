@@ -33,6 +33,7 @@ from fabric.driver.registry.hooks.service import Hooks
 from fabric.driver.registry.lookups import WATCHED
 from fabric.driver.registry.mirror.http import Mirroring
 from fabric.driver.registry.mirror.mirrors import Mirrors
+from fabric.driver.registry.quota.keeping import QuotaKeeper, accounted
 from fabric.driver.registry.routes import Endpoint, Route, parse_path
 from fabric.driver.registry.service import Service
 from fabric.driver.registry.v1.http import Legacy
@@ -110,8 +111,9 @@ def make_app(
     gate = gate if gate is not None else Gate()
     executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
     cache = NameCache(settings.registry_cache_bytes) if watch and settings.registry_cache_bytes else None
-    announced = hooks.announcing(store) if hooks is not None else store
-    service = Service(gate.guarded(announced), settings, executor, cache, hooks)
+    accounts = accounted(store)
+    announced = hooks.announcing(accounts) if hooks is not None else accounts
+    service = Service(gate.guarded(announced), settings, executor, cache, hooks, accounts)
     mirrors = mirrors if mirrors is not None else Mirrors([])
     mirroring = Mirroring(mirrors, service)
     legacy = Legacy(service, gate, store, executor, mirrors) if v1 else None
@@ -135,6 +137,9 @@ def make_app(
 
     async def background(app: web.Application) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(collect_now_and_then(service.garbage, settings.gc_interval_s))]
+        quotas = QuotaKeeper(accounts, service.stamper, settings, lambda: gate.quotas)
+        gate.on_replaced = quotas.look_again
+        tasks.append(asyncio.create_task(quotas.run()))
         if watch is not None and cache is not None:
             tasks.append(asyncio.create_task(keep_watching(watch, cache, WATCHED, time.monotonic)))
         yield

@@ -26,6 +26,7 @@ async def start(service: Service, request: web.Request, route: Route) -> web.Str
         return _accepted(await service.uploads.start(route.name, mounted.algorithm, user))
     if "digest" in query:
         digest = parse_digest(query["digest"])
+        await _check_room(service, request, route.name, 0, digest)
         with service.incoming.stream():
             upload = await service.uploads.start(route.name, digest.algorithm, user)
             upload = await _append(service, request, upload, None)
@@ -56,6 +57,7 @@ async def append(service: Service, request: web.Request, route: Route) -> web.St
     if upload.in_parts:
         return await http_parts.append(service, request, upload)
     declared = _declared_range(request, upload)
+    await _check_room(service, request, upload.name, upload.size)
     with service.incoming.stream():
         return _accepted(await _append(service, request, upload, declared))
 
@@ -76,6 +78,7 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
         return await _finish_parts(service, request, upload, digest)
     declared = _declared_range(request, upload)
     if has_body(request):
+        await _check_room(service, request, upload.name, upload.size, digest)
         with service.incoming.stream():
             upload = await _append(service, request, upload, declared)
     await service.uploads.finish(upload, digest)
@@ -110,6 +113,14 @@ def blob_created(name: str, digest: Digest) -> web.Response:
     """201, with where the blob is."""
     headers = {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
     return web.Response(status=201, headers=headers)
+
+
+async def _check_room(
+    service: Service, request: web.Request, name: str, size: int, digest: Digest | None = None
+) -> None:
+    """Refuse bytes before they come that no quota has room for.  Raises RegistryError DENIED."""
+    if request.content_length:
+        await service.accounts.check_room(name, size + request.content_length, digest)
 
 
 async def _append(

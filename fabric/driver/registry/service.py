@@ -20,6 +20,7 @@ from fabric.driver.registry.http_body import StreamGate
 from fabric.driver.registry.lookups import Lookups
 from fabric.driver.registry.manifest_store import ManifestStore
 from fabric.driver.registry.parts import Parts
+from fabric.driver.registry.quota.accounts import AccountedStore
 from fabric.driver.registry.referrers import Referrers
 from fabric.driver.registry.repositories import Repositories
 from fabric.driver.registry.uploads import Uploads
@@ -36,12 +37,15 @@ class Service:
         executor: Executor,
         cache: NameCache | None = None,
         hooks: Hooks | None = None,
+        accounts: AccountedStore | None = None,
     ) -> None:
+        """``accounts``: the store that ``store`` writes to, whose commits count what repositories own."""
         self.settings = settings
+        self.accounts = accounts if accounts is not None else AccountedStore(store)
         self.hooks = hooks
         self.store = store
         self.wall_ms = _wall_ms
-        stamper = Stamper(_wall_ms, _new_upload_id)
+        self.stamper = stamper = Stamper(_wall_ms, _new_upload_id)
         self.lookups = lookups = Lookups(store, cache, time.monotonic)
         self.blobs = Blobs(store, stamper, lookups)
         digests = digests_on(executor)

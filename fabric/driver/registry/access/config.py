@@ -16,6 +16,7 @@ from fabric.driver.registry.access.limits import Limits, Rate
 from fabric.driver.registry.access.patterns import BadPattern, repository_patterns, tag_patterns
 from fabric.driver.registry.access.policy import EVERYBODY, USERS, Immutable, Policy, Right, Rule
 from fabric.driver.registry.access.tables import Mistake, Table, converted
+from fabric.driver.registry.quota.quotas import BadQuota, Quota, add_quota
 
 _HEADER_TEXT = re.compile(r"[ !#-\[\]-~]{1,200}")
 """What may stand between quotes in a header without an escape."""
@@ -67,6 +68,13 @@ class TlsTable(Table, frozen=True):
     key: str
 
 
+class QuotaTable(Table, frozen=True):
+    """How many bytes the repositories below a prefix may hold together."""
+
+    repositories: str
+    bytes: int | str
+
+
 class LimitsTable(Table, frozen=True):
     """For each client: the user, or the address where nobody logged in."""
 
@@ -85,6 +93,8 @@ class AccessTable(Table, frozen=True):
     groups: dict[str, list[str]] = {}
     rules: list[RuleTable] | None = None
     immutable: list[ImmutableTable] = []
+    quota: list[QuotaTable] | None = None
+    """None: the file says nothing of quotas, and those that are in force stay so."""
     tls: TlsTable | None = None
     limits: LimitsTable = LimitsTable()
 
@@ -138,6 +148,19 @@ def limits_of(table: AccessTable) -> Limits:
         requests = Rate(limits.requests_per_s, float(limits.burst or max(1.0, limits.requests_per_s)))
     wrong = Rate(limits.wrong_passwords_per_min / 60.0, max(1.0, limits.wrong_passwords_per_min))
     return Limits(requests, limits.concurrent_max, wrong)
+
+
+def quotas_of(table: AccessTable) -> list[Quota] | None:
+    """The quotas of the file; None when it says nothing of quotas.  Raises Mistake."""
+    if table.quota is None:
+        return None
+    quotas: list[Quota] = []
+    for number, entry in enumerate(table.quota, start=1):
+        try:
+            quotas = add_quota(quotas, entry.repositories, entry.bytes)
+        except BadQuota as error:
+            raise Mistake(f"quota[{number}]", str(error)) from error
+    return quotas
 
 
 def unknown_users(table: AccessTable, users: frozenset[str]) -> Sequence[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from ssl import SSLContext
@@ -26,6 +27,7 @@ from fabric.driver.registry.access.policy import ANYBODY, Client, Identity
 from fabric.driver.registry.access.requirements import need_of, read_only, refusal
 from fabric.driver.registry.access.tag_guard import TagGuard
 from fabric.driver.registry.errors import RegistryError
+from fabric.driver.registry.quota.quotas import Quota
 from fabric.driver.registry.routes import Endpoint, Route
 
 _CLIENT: web.RequestKey[Client] = web.RequestKey("client", Client)
@@ -44,6 +46,10 @@ def user_of(request: web.Request) -> str:
     return client_of(request).identity.user
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Gate:
     """One for each registry process."""
 
@@ -54,6 +60,8 @@ class Gate:
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="bcrypt")
         self._logins = Logins(self._executor)
         self._tls: SSLContext | None = None
+        self.on_replaced: Callable[[], None] = _nothing
+        """Called when another access file holds."""
 
     def close(self) -> None:
         """End the threads; no request may come any more."""
@@ -80,6 +88,12 @@ class Gate:
         if self._tls is not None and access.certificate is not None:
             self._tls.load_cert_chain(*access.certificate)
         self._access = access
+        self.on_replaced()
+
+    @property
+    def quotas(self) -> Sequence[Quota] | None:
+        """What the access file says of quotas; None: nothing."""
+        return self._access.quotas
 
     @property
     def is_open(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,13 @@ from fabric.driver.registry.access.config import (
     limits_of,
     parse_table,
     policy_of,
+    quotas_of,
 )
 from fabric.driver.registry.access.htpasswd import BadPasswordFile, PasswordFile, parse_htpasswd
 from fabric.driver.registry.access.limits import Limits
 from fabric.driver.registry.access.policy import Policy
 from fabric.driver.registry.access.tables import Mistake
+from fabric.driver.registry.quota.quotas import Quota
 
 if TYPE_CHECKING:
     from fabric.driver.registry.access.tokens import Trust
@@ -40,6 +43,8 @@ class Access:
     policy: Policy = field(default_factory=Policy)
     challenger: Challenger = field(default_factory=Challenger)
     limits: Limits = field(default_factory=Limits)
+    quotas: Sequence[Quota] | None = None
+    """None: the file says nothing of quotas."""
     passwords: PasswordFile | None = None
     trust: Trust | None = None
     certificate: tuple[Path, Path] | None = None
@@ -63,6 +68,7 @@ def load_access(path: Path) -> Access:
             policy=policy_of(table),
             challenger=challenger_of(table),
             limits=limits_of(table),
+            quotas=quotas_of(table),
             passwords=_passwords(path, table.users) if table.users is not None else None,
             trust=_trust(path, table.tokens) if table.tokens is not None else None,
             certificate=_certificate(path, table.tls) if table.tls is not None else None,

@@ -216,7 +216,7 @@ class AccountedStore:
         """Refuse an upload of so many bytes that cannot end well.  Raises RegistryError DENIED.
 
         What an account holds already takes no room.  Whether it does is known by the digest; without one
-        only that is refused which is larger than the limit.
+        only that is refused which is larger than the limit, and than all that is held.
         """
         if await self._lack(name, size, digest) is None:
             return
@@ -231,7 +231,7 @@ class AccountedStore:
         if account is None or not account.is_counted:
             return None
         used = (await self._total(account.id)).bytes
-        if size <= account.limit_bytes - (used if digest is not None else 0):
+        if size <= (max(account.limit_bytes, used) if digest is None else account.limit_bytes - used):
             return None
         if digest is not None and await self._find(held_path(account.id, digest)) is not None:
             return None

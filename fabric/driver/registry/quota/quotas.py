@@ -54,21 +54,26 @@ def covers(repositories: str, name: str) -> bool:
 
 
 def make_quotas(entries: Sequence[tuple[str, int | str]]) -> list[Quota]:
-    """Quotas from (repositories, bytes) as they are written, in order.
-
-    Raises BadQuota, also when two of them have repositories in common.
-    """
+    """Quotas from (repositories, bytes) as they are written.  Raises BadQuota."""
     quotas: list[Quota] = []
     for repositories, size in entries:
-        quota = Quota(_checked(repositories), parse_bytes(size))
-        for other in quotas:
-            if _overlap(quota.repositories, other.repositories):
-                raise BadQuota(
-                    f"{quota.repositories!r} and {other.repositories!r} have repositories in common;"
-                    " each repository counts in one quota"
-                )
-        quotas.append(quota)
+        quotas = add_quota(quotas, repositories, size)
     return quotas
+
+
+def add_quota(quotas: Sequence[Quota], repositories: str, size: int | str) -> list[Quota]:
+    """One quota more, as it is written.
+
+    Raises BadQuota, also when there is one already that has repositories in common with it.
+    """
+    quota = Quota(_checked(repositories), parse_bytes(size))
+    for other in quotas:
+        if _overlap(quota.repositories, other.repositories):
+            raise BadQuota(
+                f"{quota.repositories!r} and {other.repositories!r} have repositories in common;"
+                " each repository counts in one quota"
+            )
+    return [*quotas, quota]
 
 
 def parse_bytes(text: int | str) -> int:
