@@ -37,6 +37,7 @@ SUBCOMMANDS = {
     "hooks": "fabric.cli.registry_hooks:command",
     "mirrors": "fabric.cli.registry_mirrors:command",
     "push-blob": "fabric.cli.registry_push:command",
+    "quota": "fabric.cli.registry_quota:command",
     "restore": "fabric.cli.registry_undelete:restore",
     "retention": "fabric.cli.registry_retention:command",
     "trash": "fabric.cli.registry_undelete:trash",
