@@ -38,6 +38,18 @@ class UpstreamWrong(UpstreamFailed):
     code = "UPSTREAM_INVALID"
 
 
+class NotStored(UpstreamFailed):
+    """It answered as it should, and a rule of this registry keeps that out: a quota, an immutable tag."""
+
+    def __init__(self, error: RegistryError) -> None:
+        super().__init__(error.message)
+        self._error = error
+
+    def answer(self) -> RegistryError:
+        """What the rule says."""
+        return self._error
+
+
 class UpstreamDenies(UpstreamFailed):
     """It does not let this registry in, or not there."""
 

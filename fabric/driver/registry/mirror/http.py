@@ -104,27 +104,34 @@ class Mirroring:
         self, upstream: Upstream, request: web.Request, route: Route, local: Answer
     ) -> web.StreamResponse:
         service, digest = self._service, parse_digest(route.reference)
+        there = upstream.mapped.upstream_name(route.name)
+        assert there is not None, "a request is only given to the mirror that is for it"
+        if request.method == "HEAD":
+            return await self._head(upstream, request, route.name, there, digest)
         try:
             await service.blobs.size(route.name, digest)
         except RegistryError:
-            there = upstream.mapped.upstream_name(route.name)
-            assert there is not None, "a request is only given to the mirror that is for it"
+            pass
         else:
             return await local(service, request, route)
-        if request.method == "HEAD":
-            return await self._head(upstream, request, there, digest)
         with self._transfers.reading(upstream, route.name, there, digest) as transfer:
             size = await transfer.known_size()
             return await http_blobs.answer(service, request, digest, size, transfer.open)
 
     async def _head(
-        self, upstream: Upstream, request: web.Request, there: str, digest: Digest
+        self, upstream: Upstream, request: web.Request, name: str, there: str, digest: Digest
     ) -> web.StreamResponse:
-        """A HEAD of what is not here costs a HEAD upstream, not a transfer."""
+        """A HEAD of what is not here costs a HEAD upstream, not a transfer.
+
+        Nobody uploads here, so that a blob which garbage collection has its eye on is still offered.
+        """
         try:
-            size = await self._sizes.join((there, digest), lambda: head_blob(upstream, there, digest))
-        except UpstreamFailed as error:
-            raise error.answer() from error
+            size = await self._service.blobs.size(name, digest)
+        except RegistryError:
+            try:
+                size = await self._sizes.join((there, digest), lambda: head_blob(upstream, there, digest))
+            except UpstreamFailed as error:
+                raise error.answer() from error
         headers = http_blobs.headers_of(digest)
         unchanged = not_modified(request, headers)
         return unchanged or web.Response(headers={**headers, "Content-Length": str(size)})

@@ -6,6 +6,7 @@ like any other.  So a mirrored manifest is one like all: in histories, in the tr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from fabric.driver.registry.errors import RegistryError, manifest_unknown
 from fabric.driver.registry.manifest_store import ManifestStore
 from fabric.driver.registry.manifests import IMAGES, INDEXES
 from fabric.driver.registry.mirror.decisions import is_fresh, may_be_served_stale
-from fabric.driver.registry.mirror.failures import UpstreamFailed, UpstreamWrong
+from fabric.driver.registry.mirror.failures import NotStored, UpstreamFailed, UpstreamWrong
 from fabric.driver.registry.mirror.flights import Flights
 from fabric.driver.registry.mirror.tags import KnownTag, TagAges
 from fabric.driver.registry.mirror.upstream import Reply, Upstream
 from fabric.driver.registry.names import Digest, is_tag, parse_digest
+from fabric.errors import FabricError
 
 ACCEPT = ", ".join([*sorted(IMAGES), *sorted(INDEXES), "*/*;q=0.5"])
 
@@ -87,7 +89,8 @@ class MirroredManifests:
                 raise UpstreamFailed(f"{upstream.table.upstream} did not answer a moment ago")
             await self._flights.join((name, tag), lambda: self._refresh(upstream, name, tag, known))
             return False
-        except UpstreamFailed as error:
+        except (UpstreamFailed, FabricError) as error:
+            # A store that takes nothing now is no reason to withhold what is in it.
             known = await self._tags.find(name, tag)
             if known is None or not may_be_served_stale(upstream.table, known.checked_ms, self._wall_ms()):
                 raise
@@ -104,7 +107,10 @@ class MirroredManifests:
             if known is not None:
                 await self._forget(name, tag)
             raise manifest_unknown(tag)
-        await self._push(name, _digest_said(reply) or tag, [tag], reply)
+        if known is not None and _has_digest(reply.body, known.digest):
+            await self._tags.confirm(name, tag)
+        else:
+            await self._push(name, _digest_said(reply) or tag, [tag], reply)
 
     async def _is_unchanged(self, upstream: Upstream, name: str, tag: str, known: KnownTag) -> bool:
         """Whether the upstream says that the tag is what it is here.  Whatever else it says, GET tells."""
@@ -120,7 +126,7 @@ class MirroredManifests:
         except RegistryError as error:
             if error.status != 404:
                 # An immutable tag stays what it is, whatever happens upstream.
-                raise UpstreamFailed(f"gone upstream, and kept here: {error.message}") from error
+                raise NotStored(error) from error
 
     # --- both ---------------------------------------------------------------------------------------
 
@@ -150,6 +156,8 @@ class MirroredManifests:
         try:
             await self._manifests.push(name, reference, tags, reply.body, content_type, MIRROR, mirrored=True)
         except RegistryError as error:
+            if error.status not in (400, 413):
+                raise NotStored(error) from error
             message = f"what the upstream sent is not taken: {error.message}"
             _log.warning("%s@%s: %s", name, reference, message)
             raise UpstreamWrong(message) from error
@@ -167,6 +175,11 @@ def _digest_said(reply: Reply) -> Digest | None:
         return parse_digest(reply.headers.get("Docker-Content-Digest", ""))
     except RegistryError:
         return None
+
+
+def _has_digest(data: bytes, digest: str) -> bool:
+    algorithm, _, value = digest.partition(":")
+    return hashlib.new(algorithm, data).hexdigest() == value
 
 
 def _is_word_of_a_registry(body: bytes) -> bool:

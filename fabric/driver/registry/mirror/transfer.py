@@ -39,8 +39,8 @@ from fabric.errors import FabricError, NotFound, Precondition
 from fabric.settings import FRAGMENT_BYTES_MAX, MIB
 from fabric.wire.messages import CheckOperation
 
-WINDOW_BYTES = 8 * MIB
-SEGMENT_BYTES = FRAGMENT_BYTES_MAX
+WINDOW_BYTES = 16 * MIB
+SEGMENT_BYTES = 2 * FRAGMENT_BYTES_MAX
 """Made durable at once."""
 
 CONNECTIONS_MAX = 4
@@ -185,6 +185,8 @@ class Transfer:
         try:
             await self._uploads.finish(upload, self._digest)
         except RegistryError as error:
+            if error.code != "DIGEST_INVALID":
+                raise
             raise UpstreamWrong(f"{self._upstream.table.upstream}: {error.message}") from error
 
     async def _segment(self, position: int, receiving: asyncio.Task[None]) -> AsyncGenerator[Buffer, None]:

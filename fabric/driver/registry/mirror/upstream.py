@@ -122,7 +122,8 @@ class Upstream:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer whose body the caller reads; whatever happens to it becomes UpstreamFailed."""
         async with self._translating():
-            response = await self._open("GET", name, path, headers)
+            async with asyncio.timeout(self.table.timeout_s):
+                response = await self._open("GET", name, path, headers)
             try:
                 yield response
             finally:

@@ -13,6 +13,7 @@ from fabric.driver.registry.access.config import parse_table, policy_of
 from fabric.driver.registry.access.gate import Gate
 from fabric.driver.registry.access.load import Access
 from fabric.driver.registry.mirror.upstream import OWN_NAME
+from fabric.errors import NoWritableGroup
 from tests.unit.driver.registry.harness import OCI_MANIFEST, Registry, asynchronous, image, refused, sha256
 from tests.unit.driver.registry.mirror.fake_upstream import fake_upstream, mirror_of
 
@@ -314,3 +315,32 @@ async def test_two_mirrors_of_each_other_make_no_circle() -> None:
         assert answer.status == 503
         answer = await one.call("GET", TAG, headers={"Via": f"1.1 fabric-other, 1.1 {OWN_NAME}"})
         assert answer.status == 508
+
+
+@asynchronous
+async def test_an_upstream_that_never_says_digests_fills_no_history() -> None:
+    async with fake_upstream() as upstream, mirror_of(upstream.url, tag_fresh_s=0) as client:
+        manifest = upstream.add_image("v1", b"layer")
+
+        async def terse(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=manifest, headers={"Content-Type": OCI_MANIFEST})
+
+        upstream.answering = terse
+        for _ in range(3):
+            assert (await client.call("GET", TAG)).body == manifest
+        assert len(client.store.paths("repositories/hub/app/_history/tags/v1/")) == 1
+
+
+@asynchronous
+async def test_a_store_that_takes_nothing_withholds_nothing() -> None:
+    async with fake_upstream() as upstream, mirror_of(upstream.url, tag_fresh_s=0) as client:
+        first = upstream.add_image("v1", b"one")
+        await client.call("GET", TAG)
+        upstream.add_image("v1", b"two")
+        client.store.fail("stage", NoWritableGroup("full"))
+        answer = await client.call("GET", TAG)
+        assert (answer.body, "Warning" in answer.headers) == (first, True)
+        client.store.fail("stage", NoWritableGroup("full"))
+        assert (await client.call("GET", "/v2/hub/app/manifests/v9")).status == 404
+        upstream.add_image("v2", b"three")
+        refused(503, "NO_WRITABLE_GROUP", await client.call("GET", "/v2/hub/app/manifests/v2"))
