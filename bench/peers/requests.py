@@ -21,6 +21,7 @@ from bench.stats import Sample
 
 PATIENCE_S = 30.0
 RECEIVE_BYTES = 64 * 1024
+CLOSED = "the server closed a connection that was to stay open"
 
 
 class _Exchange:
@@ -46,7 +47,7 @@ def ask_again_and_again(
 ) -> Sample:
     """The same request over so many connections, divided over the servers.  Every answer must be 200.
 
-    Raises BenchError, OSError.
+    Raises BenchError; OSError when a server cannot be reached.
     """
     exchanges = [_Exchange(url, _request(url, method, target)) for url in _divided(servers, connections)]
     by_descriptor = {exchange.socket.fileno(): exchange for exchange in exchanges}
@@ -76,6 +77,8 @@ def ask_again_and_again(
                 else:
                     waiting -= 1
         elapsed = perf_counter() - started
+    except ConnectionError as error:
+        raise BenchError(CLOSED) from error
     finally:
         poll.close()
         for exchange in exchanges:
@@ -96,7 +99,7 @@ def _receive(exchange: _Exchange, method: str) -> int:
     """Body bytes of the answer when all of it is there, else -1.  Raises BenchError."""
     piece = exchange.socket.recv(RECEIVE_BYTES)
     if not piece:
-        raise BenchError(f"{method}: the server closed a connection that was to stay open")
+        raise BenchError(CLOSED)
     exchange.received = received = exchange.received + piece
     end = received.find(b"\r\n\r\n")
     if end < 0:

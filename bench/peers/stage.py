@@ -45,6 +45,13 @@ class Effort(NamedTuple):
     image_layers_bytes: tuple[int, ...]
 
 
+class Registry(NamedTuple):
+    """One more registry process."""
+
+    url: str
+    pids: dict[str, int]
+
+
 class Stage:
     """A context manager: leaving it ends everything."""
 
@@ -75,8 +82,8 @@ class Stage:
 
     def second_registry(self) -> str:
         """The URL of one more registry process of the fabric of three replicas."""
-        url: str = self._once(f"{FABRIC}, registry 2", lambda: _registry(self.fabric().proxy, self.directory))
-        return url
+        name = f"{FABRIC}, registry 2"
+        return self._once(name, lambda: _registry(self.fabric().proxy, self.directory)).url
 
     def seaweed(self) -> Seaweed:
         """SeaweedFS, with three copies."""
@@ -117,7 +124,7 @@ class Stage:
                 found |= {role + mark: pid for role, pid in thing.pids().items()}
             elif isinstance(thing, Clients):
                 found |= dict.fromkeys([name], thing.pids[0])
-            elif isinstance(thing, Seaweed | DebianRegistry):
+            elif isinstance(thing, Seaweed | DebianRegistry | Registry):
                 found |= thing.pids
         return found
 
@@ -148,13 +155,13 @@ class Stage:
 
 
 @contextlib.contextmanager
-def _registry(proxy: str, directory: Path) -> Iterator[str]:
+def _registry(proxy: str, directory: Path) -> Iterator[Registry]:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     log = directory / "registry-2.log"
     command = [sys.executable, "-m", "fabric", "registry", "--http", address]
     with running([*command, "--proxy", proxy.removeprefix("tcp://")], log) as process:
         wait_for(lambda: _answers(address), "the second registry", log, process)
-        yield f"http://{address}"
+        yield Registry(f"http://{address}", {"registry 2": process.pid})
 
 
 def _answers(address: str) -> bool:

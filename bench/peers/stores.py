@@ -9,7 +9,9 @@ few.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import xxhash
@@ -20,11 +22,13 @@ from fabric.chunk.index import Entry, Watermark
 from fabric.chunk.leveldb_index import LevelDbHome
 from fabric.chunk.record import RecordHeader, Superblock, encode_header, record_bytes
 from fabric.chunk.totals import Totals
+from fabric.ids import bucket_of
 from fabric.master import keys
 from fabric.master.leveldb_store import LevelDbStore, open_store
 from fabric.master.records import ObjectRecord, encode
 from fabric.master.store import Pair
 from fabric.node.os_disk import OsDisk
+from fabric.settings import BUCKETS
 from fabric.wire.messages import FragmentRef
 
 PAYLOAD = bytes(range(16))
@@ -76,26 +80,40 @@ def _append(file: DataFile, fids: range) -> Iterator[tuple[int, Entry]]:
 def fill_catalog(directory: Path, count: int) -> LevelDbStore:
     """A master's store with the objects 0 to ``count`` - 1 of one fragment each; open.
 
-    Raises StoreError.
+    Keys go in in their order, so that LevelDB has its tables as they are after a full compaction.  Raises
+    StoreError.
     """
     store = open_store(directory)
-    for first in range(0, count, BATCH):
-        numbers = range(first, min(count, first + BATCH))
-        store.write({key: value for number in numbers for key, value in _object(number)})
+    pairs = chain(_objects(count), _pages(count), _references(count))
+    while batch := dict(islice(pairs, 2 * BATCH)):
+        store.write(batch)
     store.write({keys.GENERATION: keys.number(count)})
     return store
 
 
-def path_of(number: int) -> str:
-    """As the registry names blobs, spread over all of the catalog."""
-    return f"blobs/{xxhash.xxh3_64_hexdigest(number.to_bytes(8, 'big'))}"
+def path_of(number: int, extra: int = 0) -> str:
+    """Of an object; with ``extra``, a path right behind it that is free."""
+    return f"blobs/sha256/{number:016d}{'-' * (extra > 0)}{extra or ''}"
 
 
-def _object(number: int) -> Iterator[Pair]:
-    object_id = fid = number + 1
-    record = ObjectRecord(
-        object_id, len(PAYLOAD), object_id, CREATED_AT_MS, DIGEST, {}, True, last_start=0, last_count=1
-    )
-    yield keys.object_key(path_of(number)), encode(record)
-    yield keys.page_key(object_id, 0), encode([FragmentRef(GROUP, fid, len(PAYLOAD), _CHECKSUM)])
-    yield keys.reference_key(GROUP, fid), keys.reference_value(object_id, 0)
+def _objects(count: int) -> Iterator[Pair]:
+    for number in range(count):
+        object_id = number + 1
+        record = ObjectRecord(
+            object_id, len(PAYLOAD), object_id, CREATED_AT_MS, DIGEST, {}, True, last_start=0, last_count=1
+        )
+        yield keys.object_key(path_of(number)), encode(record)
+
+
+def _pages(count: int) -> Iterator[Pair]:
+    for fid in range(1, count + 1):
+        yield keys.page_key(fid, 0), encode([FragmentRef(GROUP, fid, len(PAYLOAD), _CHECKSUM)])
+
+
+def _references(count: int) -> Iterator[Pair]:
+    buckets = [array("Q") for _ in range(BUCKETS)]
+    for fid in range(1, count + 1):
+        buckets[bucket_of(fid)].append(fid)
+    for bucket in buckets:
+        for fid in bucket:
+            yield keys.reference_key(GROUP, fid), keys.reference_value(fid, 0)
