@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -40,10 +41,11 @@ class FakeUpstream:
         """Blobs wait for it after their first half."""
         self.gate.set()
         self.port = 0
+        self.scheme = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def add_image(self, tag: str, *layers: bytes) -> bytes:
         config = b'{"of": "%s"}' % tag.encode()
@@ -98,13 +100,14 @@ class FakeUpstream:
 
 
 @asynccontextmanager
-async def fake_upstream() -> AsyncIterator[FakeUpstream]:
+async def fake_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeUpstream]:
     fake = FakeUpstream()
+    fake.scheme = "https" if tls is not None else "http"
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", fake.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     fake.port = runner.addresses[0][1]
     try:
         yield fake
@@ -120,12 +123,13 @@ async def mirror_of(
     store: MemoryStore | None = None,
     gate: Gate | None = None,
     username: str = "",
+    trusted: ssl.SSLContext | None = None,
     v1: bool = False,
     **options: Any,
 ) -> AsyncIterator[Registry]:
     """A registry whose ``hub/**`` mirrors ``url``."""
     table = MirrorTable("hub/**", url, **{"timeout_s": 2.0, **options})
-    mirrors = Mirrors([Mirror(table, username, "word" if username else "")])
+    mirrors = Mirrors([Mirror(table, username, "word" if username else "", trusted)])
     store = store or MemoryStore()
     runner = await serve(store, Settings(), "127.0.0.1", 0, gate, mirrors=mirrors, v1=v1)
     try:

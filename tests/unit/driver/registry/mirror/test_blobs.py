@@ -9,9 +9,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from fabric.driver.registry.bookkeeping import LEAVING
 from fabric.driver.registry.mirror import decisions, transfer
 from fabric.errors import NoSpace
 from fabric.settings import MIB
+from fabric.wire.messages import AppendOperation
 from tests.unit.driver.registry.harness import Registry, asynchronous, refused, sha256
 from tests.unit.driver.registry.memory_store import MemoryStore
 from tests.unit.driver.registry.mirror.fake_upstream import (
@@ -368,3 +370,15 @@ async def test_memory_is_bounded_whatever_the_store_does(monkeypatch: pytest.Mon
         stored.set()
         assert (await call).body == LARGE
     assert largest <= transfer.WINDOW_BYTES + MIB
+
+
+@asynchronous
+async def test_a_blob_in_doubt_is_still_offered() -> None:
+    async with fake_upstream() as upstream, mirror_of(upstream.url) as client:
+        path = add(upstream, SMALL)
+        await client.call("GET", path)
+        (link,) = client.store.paths("repositories/hub/app/_blobs/")
+        await client.store.commit([AppendOperation(link, [], 0, {LEAVING: "1"})])
+        upstream.blobs.clear()
+        assert (await client.call("HEAD", path)).headers["Content-Length"] == str(len(SMALL))
+        assert (await client.call("GET", path)).body == SMALL

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import parse_qs
 
+import pytest
 from aiohttp import web
 
+from tests.unit.driver.registry.access.certificates import make_certificate
 from tests.unit.driver.registry.harness import asynchronous, refused, sha256
 from tests.unit.driver.registry.mirror.fake_upstream import FakeUpstream, fake_upstream, mirror_of
 
@@ -158,3 +163,46 @@ async def test_redirects_that_nobody_follows() -> None:
             answer = await client.call("GET", f"/v2/hub/app/blobs/{sha256(location.encode())}")
             assert answer.status in (502, 503), (location, answer.body)
             assert upstream.asked.total() <= 6
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]:
+    """A server's context, and that of who trusts it."""
+    make_certificate(tmp_path, "server")
+
+    def make() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+        return server, ssl.create_default_context(cafile=str(tmp_path / "server.crt"))
+
+    return make
+
+
+@asynchronous
+async def test_an_upstream_behind_tls(contexts: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]]) -> None:
+    server, trusting = contexts()
+    async with fake_upstream(server) as upstream:
+        manifest = upstream.add_image("v1", b"layer")
+        async with mirror_of(upstream.url, trusted=trusting) as client:
+            assert (await client.call("GET", TAG)).body == manifest
+        async with mirror_of(upstream.url) as client:
+            refused(503, "UPSTREAM_UNAVAILABLE", await client.call("GET", TAG))
+
+
+@asynchronous
+async def test_nothing_leads_from_tls_to_a_place_without(
+    contexts: Callable[[], tuple[ssl.SSLContext, ssl.SSLContext]],
+) -> None:
+    server, trusting = contexts()
+    async with fake_upstream(server) as upstream, fake_upstream() as plain:
+        upstream.add_image("v1", b"layer")
+
+        async def redirecting(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=302, headers={"Location": plain.url + request.path})
+
+        async with mirror_of(upstream.url, trusted=trusting, username="robot") as client:
+            upstream.answering = redirecting
+            refused(502, "UPSTREAM_INVALID", await client.call("GET", TAG))
+            asks_for_tokens(upstream, plain)
+            refused(502, "UPSTREAM_INVALID", await client.call("GET", TAG))
+        assert not plain.asked
