@@ -20,6 +20,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 GARBAGE = (ROOT / "docs/garbage-collection.md").read_text()
+WEBHOOKS = (ROOT / "docs/webhooks.md").read_text()
 
 
 def _links() -> Iterator[tuple[Path, str]]:
@@ -71,7 +72,11 @@ def _parse(command: click.Command, arguments: list[str]) -> None:
             _parse(inner, rest)
 
 
-@pytest.mark.parametrize("arguments", [*_commands(README), *_operations(), *_commands(GARBAGE)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [*_commands(README), *_operations(), *_commands(GARBAGE), *_commands(WEBHOOKS)],
+    ids=" ".join,
+)
 def test_a_command_that_is_shown_is_one(arguments: list[str]) -> None:
     _parse(fabric, arguments)
 
