@@ -16,7 +16,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from fabric.node import frames
-from fabric.node.sockets import make_socket
+from fabric.node.sockets import descriptor, make_socket
 
 log = logging.getLogger("fabric")
 
@@ -33,6 +33,7 @@ class Peer:
         self.endpoint = endpoint
         self.state = CONNECTING
         self.socket = make_socket(context, zmq.DEALER)
+        self.fd = descriptor(self.socket)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self.unanswered: set[int] = set()
         self._queue: deque[tuple[int, bytes, Any]] = deque()
