@@ -112,10 +112,10 @@ def test_a_fabric_mirrors_a_fabric(start: Callable[..., FabricUp], tmp_path: Pat
     other = SecondRegistry(fabric, tmp_path / "second.log", "--mirrors", str(mirrors))
     try:
         assert other.get_manifest("hub/team/app", digest).body == manifest
-        with ThreadPoolExecutor(20) as pool:
+        with ThreadPoolExecutor(8) as pool:
             pulls = [
                 pool.submit(registry.get_blob, "hub/team/app", digest_of(layers[0]))
-                for _ in range(10)
+                for _ in range(4)
                 for registry in (one, other)
             ]
             assert all(pull.result().body == layers[0] for pull in pulls)

@@ -7,6 +7,7 @@ allow it; what is deleted comes again when it is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -48,6 +49,7 @@ class Mirroring:
         self._manifests = MirroredManifests(service.manifests, tags, service.wall_ms, bytes_max)
         self._transfers = Transfers(service)
         self._sizes: Flights[int] = Flights(TOGETHER_MAX)
+        self._lists = asyncio.Semaphore(TOGETHER_MAX)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -91,7 +93,8 @@ class Mirroring:
     ) -> web.StreamResponse:
         ask = tags_upstream if route.endpoint is Endpoint.TAGS else referrers_upstream
         try:
-            return await ask(upstream, request, route)
+            async with self._lists:
+                return await ask(upstream, request, route)
         except UpstreamFailed as error:
             _log.info("%s: what is here is listed: %s", request.path, error.message)
             response = await local(self._service, request, route)
