@@ -39,8 +39,8 @@ from fabric.wire.messages import AnyOperation, DeleteOperation, ObjectInfo
 ENTRIES_MAX = 32
 """In one request."""
 
-_EXPIRED_MAX = 200
-"""Entries given up in one commit."""
+_EXPIRED_MAX = 50
+"""Entries given up in one commit; a page of them, with their events, has to fit a message."""
 
 POLL_S = 10.0
 """From one look for what dead processes have left to the next."""

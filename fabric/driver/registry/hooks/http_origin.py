@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 
 from aiohttp import web
 
 from fabric.driver.registry.hooks.origin import Origin
+from fabric.driver.registry.hosts import is_host
 from fabric.driver.registry.http_actor import actor
 
-_HOST = re.compile(r"[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _USER_AGENT_CHARACTERS_MAX = 200
 
 
@@ -22,7 +21,7 @@ def origin_of(request: web.Request) -> Origin:
         id=str(uuid.uuid4()),
         addr=f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else request.remote or "",
         scheme=request.scheme,
-        host=host if _HOST.fullmatch(host) is not None else "",
+        host=host if is_host(host) else "",
         method=request.method,
         useragent=request.headers.get("User-Agent", "")[:_USER_AGENT_CHARACTERS_MAX],
         user=actor(request),

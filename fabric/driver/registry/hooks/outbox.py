@@ -17,6 +17,7 @@ import msgspec
 
 from fabric.driver.object_store import Buffer, ObjectReader, ObjectStore, ObjectWriter
 from fabric.driver.registry.hooks.changes import Change, changes_of
+from fabric.driver.registry.hooks.decoding import decoded
 from fabric.driver.registry.hooks.origin import Origin, current_origin
 from fabric.driver.registry.hooks.wishes import Wish
 from fabric.wire.messages import AnyOperation, FragmentRef, Listing, ObjectInfo, PutOperation
@@ -62,9 +63,9 @@ def entry_step(hook: str, entry: Entry) -> PutOperation:
 
 
 def entry_of(info: ObjectInfo) -> Entry:
-    """An entry, as the store has it."""
+    """An entry, as the store has it.  Raises Internal."""
     text = "".join(info.attributes[key] for key in sorted(info.attributes))
-    return msgspec.json.decode(text, type=Entry)
+    return decoded(text, Entry, info.path)
 
 
 def written_ms(path: str) -> int:

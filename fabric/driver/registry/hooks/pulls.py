@@ -15,6 +15,7 @@ import msgspec
 
 from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.hooks.courier import ENTRIES_MAX, POLL_S, Clocks, Send
+from fabric.driver.registry.hooks.decoding import decoded
 from fabric.driver.registry.hooks.envelope import events_of
 from fabric.driver.registry.hooks.outbox import Entry
 from fabric.driver.registry.hooks.schedule import batch_max, delay_s
@@ -51,7 +52,7 @@ async def read_account(store: ObjectStore, hook: str) -> tuple[Account, int]:
         info = await store.stat(account_path(hook))
     except NotFound:
         return Account(), 0
-    return msgspec.json.decode(info.attributes[_ACCOUNT], type=Account), info.generation
+    return decoded(info.attributes[_ACCOUNT], Account, info.path), info.generation
 
 
 class Pulls:

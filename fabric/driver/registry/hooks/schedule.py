@@ -13,6 +13,7 @@ import random
 import msgspec
 
 from fabric.driver.object_store import ObjectStore
+from fabric.driver.registry.hooks.decoding import decoded
 from fabric.errors import NotFound
 from fabric.wire.messages import ObjectInfo, PutOperation
 
@@ -53,8 +54,8 @@ def state_path(hook: str) -> str:
 
 
 def state_of(info: ObjectInfo) -> State:
-    """A state, as the store has it."""
-    return msgspec.json.decode(info.attributes[_STATE], type=State)
+    """A state, as the store has it.  Raises Internal."""
+    return decoded(info.attributes[_STATE], State, info.path)
 
 
 def state_step(hook: str, state: State, generation: int) -> PutOperation:

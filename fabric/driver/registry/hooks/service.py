@@ -119,6 +119,7 @@ class Hooks:
         self._desks: dict[str, _Desk] = {}
         self._swap: asyncio.Task[None] | None = None
         self._file_changed = asyncio.Event()
+        self._is_ending = False
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -170,12 +171,15 @@ class Hooks:
         self._open_desks()
         keeper = asyncio.create_task(self._keep_wishes())
         yield
+        self._is_ending = True
         keeper.cancel()
         await asyncio.gather(keeper, *filter(None, [self._swap]), return_exceptions=True)
         await self._close_desks()
 
     def replace(self, file: HooksFile) -> None:
         """From now on this file holds.  Needs a running event loop."""
+        if self._is_ending:
+            return
         self._file = file
         self._file_changed.set()
         before = self._swap

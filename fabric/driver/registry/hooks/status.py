@@ -13,7 +13,7 @@ from fabric.driver.registry.hooks.wishes import read_wishes
 COUNTED_MAX = 10_000
 """Entries that are counted; a longer outbox has so many or more."""
 
-_PAGE = 200
+_PAGE = 50
 """Entries have their events with them: a page of them has to fit a message."""
 
 

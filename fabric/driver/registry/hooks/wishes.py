@@ -8,12 +8,14 @@ for longer than events are kept are void: then nobody would deliver, and nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from fabric.driver.object_store import ObjectStore
-from fabric.driver.registry.access.patterns import repository_patterns
+from fabric.driver.registry.access.patterns import Patterns, repository_patterns
 from fabric.driver.registry.hooks.changes import Action
+from fabric.driver.registry.hooks.decoding import decoded
 from fabric.errors import NotFound
 from fabric.settings import KIB
 
@@ -25,6 +27,11 @@ CONFIRM_S = 60.0
 
 VOID_AFTER_S = 600.0
 """Beyond the time for which a hook's events are kept."""
+
+
+@lru_cache(maxsize=64)
+def _patterns(texts: tuple[str, ...]) -> Patterns:
+    return repository_patterns(texts)
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -39,7 +46,7 @@ class Wish(msgspec.Struct, frozen=True):
 
     def wants(self, action: Action, repository: str) -> bool:
         """Whether it is to be told of this."""
-        return action in self.events and repository_patterns(self.repositories).match(repository)
+        return action in self.events and _patterns(self.repositories).match(repository)
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -56,12 +63,12 @@ class Wishes(msgspec.Struct, frozen=True):
 
 
 async def read_wishes(store: ObjectStore) -> Wishes:
-    """What the store says; no hooks where it says nothing."""
+    """What the store says; no hooks where it says nothing.  Raises FabricError."""
     try:
         _, data = await store.read(WISHES_PATH, WISHES_BYTES_MAX)
     except NotFound:
         return Wishes()
-    return msgspec.json.decode(data, type=Wishes)
+    return decoded(data, Wishes, WISHES_PATH)
 
 
 async def publish_wishes(store: ObjectStore, hooks: Sequence[Wish], now_ms: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 from aiohttp import web
 
 from fabric.driver.registry.access.gate import client_of
 from fabric.driver.registry.access.policy import Identity, Right
+from fabric.driver.registry.hosts import is_host
 from fabric.driver.registry.http_body import manifest_body
 from fabric.driver.registry.v1.http_images import success
 from fabric.driver.registry.v1.names import full_name, image_id, refused
@@ -21,15 +20,13 @@ from fabric.settings import KIB, MIB
 ANNOUNCED_BYTES_MAX = 4 * MIB
 _SMALL_BYTES_MAX = 64 * KIB
 
-_HOST = re.compile(r"[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
-
 
 async def _session_headers(
     service: LegacyService, request: web.Request, route: Route, visitor: Visitor, *, may_write: bool
 ) -> dict[str, str]:
     """The token for what follows, and where to send it: to the place where this request went."""
     host = request.headers.get("Host", "")
-    if _HOST.fullmatch(host) is None:
+    if not is_host(host):
         raise refused(400, "the Host header is not a host")
     token = await service.sessions.open(route.name, visitor.user, may_write=may_write)
     return {

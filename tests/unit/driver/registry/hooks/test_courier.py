@@ -21,7 +21,7 @@ from fabric.driver.registry.hooks.schedule import (
     state_of,
     state_path,
 )
-from fabric.errors import Unavailable
+from fabric.errors import Internal, Unavailable
 from tests.unit.driver.registry.hooks.hooks_world import CI, Carrier, Target, entries, process
 from tests.unit.driver.registry.memory_store import MemoryStore
 from tests.unit.driver.registry.world import Clock, FrailStore, interleave, run
@@ -263,6 +263,13 @@ def test_a_store_that_fails_loses_nothing(post: Post) -> None:
         run(carrier.step())
     post.drain(carrier)
     assert post.tags() == ["v1", "v1"] and len(set(post.target.ids)) == 1
+
+
+def test_an_entry_that_cannot_be_read_is_an_error_of_the_store_and_stays(post: Post) -> None:
+    run(post.store.put("outbox/ci/1700000000000-x", b"", attributes={"00": "{}"}))
+    with pytest.raises(Internal, match="outbox/ci/1700000000000-x is not what this version writes"):
+        run(post.carrier().step())
+    assert len(post.store.paths("outbox/")) == 1
 
 
 def test_orphans_go_when_they_are_old_enough(post: Post) -> None:
