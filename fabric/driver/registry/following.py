@@ -26,10 +26,10 @@ CLAIM = "follower"
 DIGESTED = "digested"
 """Attribute of an upload: the digest of its first bytes."""
 
-CLAIM_S = 30.0
+CLAIM_S = 15.0
 """A process that has not renewed its claim for so long has died, or has been told that it need not."""
 
-RENEW_S = 10.0
+RENEW_S = 5.0
 
 STEP_BYTES_MAX = 64 * MIB
 """Read in one step."""
