@@ -137,7 +137,7 @@ class MirroredManifests:
 
         ``is_known``: it is here, so that only a registry's own word counts for its absence.
         """
-        if upstream.missing.has(name, reference, time.monotonic()):
+        if not is_known and upstream.missing.has(name, reference, time.monotonic()):
             return None
         path = f"manifests/{reference}"
         reply = await upstream.ask("GET", _there(upstream, name), path, self._bytes_max, {"Accept": ACCEPT})

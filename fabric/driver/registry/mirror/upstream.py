@@ -141,7 +141,7 @@ class Upstream:
                 self._failed(error)
             raise
         except _FAILURES as error:
-            reason = str(error) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             failure = UpstreamFailed(f"{self.table.upstream} does not answer: {reason}"[:500])
             self._failed(failure)
             raise failure from error
