@@ -40,13 +40,15 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def changes_of(operations: Sequence[AnyOperation]) -> list[Change]:
     """What these steps, all of one commit, change.  Empty for nearly all commits."""
+    told = [each for each in operations if _may_be_told(each)]
+    if not told:
+        return []
     puts = {each.path: each for each in operations if isinstance(each, PutOperation)}
     pushed: dict[tuple[str, str], list[str]] = {}
     untagged: dict[tuple[str, str], list[str]] = {}
     found: list[Change] = []
-    for step in operations:
-        if not isinstance(step, PutOperation | DeleteOperation):
-            continue
+    for step in told:
+        assert isinstance(step, PutOperation | DeleteOperation)
         name, tag = tag_of_path(step.path)
         if tag and isinstance(step, PutOperation):
             pushed.setdefault((name, step.digest), []).append(tag)
@@ -62,6 +64,17 @@ def changes_of(operations: Sequence[AnyOperation]) -> list[Change]:
     new = {(each.repository, each.digest) for each in tagged}
     others = [each for each in found if each.action != "push" or (each.repository, each.digest) not in new]
     return [*tagged, *deleted, *others]
+
+
+_TOLD = (PutOperation, DeleteOperation)
+
+
+def _may_be_told(step: AnyOperation) -> bool:
+    """Cheap, since most steps of most commits are about something else."""
+    if not isinstance(step, _TOLD):
+        return False
+    path = step.path
+    return "/_tags/" in path or "/_manifests/" in path or path.startswith(NAMES_PREFIX)
 
 
 def _tagged(name: str, digest: str, tags: Sequence[str], puts: dict[str, PutOperation]) -> Change:

@@ -111,9 +111,9 @@ class Announcer:
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
         """As the store's, with events; the answer is about the given steps only."""
-        changes = changes_of(operations)
-        wishes = await self._wishes() if changes else {}
-        steps = entries_for(wishes.values(), self._entry(changes)) if wishes else []
+        wishes = await self._wishes()
+        changes = changes_of(operations) if wishes else []
+        steps = entries_for(wishes.values(), self._entry(changes)) if changes else []
         if not steps:
             return await self._store.commit(operations)
         try:
