@@ -164,3 +164,18 @@ def test_one_commit_joins_a_bounded_number_of_fragments(bench: MasterBench) -> N
     bench.commit(*two)
 
     assert walk(bench, "whole") == refs
+
+
+def test_a_join_writes_no_more_for_a_large_object_than_for_a_small_one(bench: MasterBench) -> None:
+    make(bench, "whole", 1, 0)
+    sizes = []
+    for number in range(100):
+        make(bench, "part", 1 + number * 50, 50)
+        bench.hold = True
+        bench.tell(bench.commit_message(JoinOperation("whole", "part", number * 5_000)))
+        changes = bench.held[0].job.changes  # type: ignore[attr-defined]
+        sizes.append(sum(len(key) + len(value or b"") for key, value in changes.items()))
+        bench.hold = False
+        bench.write_held()
+
+    assert max(sizes[50:]) <= max(sizes[:20]) * 1.2
