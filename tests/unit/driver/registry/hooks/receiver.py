@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 import aiohttp
@@ -43,13 +44,13 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/events"
 
-    async def start(self) -> None:
+    async def start(self, tls: SSLContext | None = None) -> None:
         """On its port, which is chosen at the first start."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls).start()
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
