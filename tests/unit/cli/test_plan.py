@@ -106,6 +106,13 @@ def test_the_registry_alone_gets_the_access_file() -> None:
 
     assert [role.name for role in roles if "--access" in role.arguments] == ["registry"]
     assert roles[-1].arguments[-2:] == ("--access", "/etc/access.toml")
+
+
+def test_the_registry_alone_gets_the_file_of_hooks() -> None:
+    front = Front(hooks=Path("/etc/hooks.toml"))
+    roles = plan_roles(Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None, front)
+    assert [role.name for role in roles if "--hooks" in role.arguments] == ["registry"]
+    assert roles[-1].arguments[-2:] == ("--hooks", "/etc/hooks.toml")
     assert run_description(roles, {})["registry"] == "https://127.0.0.1:5000"
 
 
