@@ -106,6 +106,7 @@ def test_the_registry_alone_gets_the_access_file() -> None:
 
     assert [role.name for role in roles if "--access" in role.arguments] == ["registry"]
     assert roles[-1].arguments[-2:] == ("--access", "/etc/access.toml")
+    assert run_description(roles, {})["registry"] == "https://127.0.0.1:5000"
 
 
 def test_the_registry_alone_gets_the_file_of_hooks() -> None:
@@ -113,7 +114,6 @@ def test_the_registry_alone_gets_the_file_of_hooks() -> None:
     roles = plan_roles(Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None, front)
     assert [role.name for role in roles if "--hooks" in role.arguments] == ["registry"]
     assert roles[-1].arguments[-2:] == ("--hooks", "/etc/hooks.toml")
-    assert run_description(roles, {})["registry"] == "https://127.0.0.1:5000"
 
 
 def test_those_that_need_others_stop_first() -> None:
