@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -43,7 +43,7 @@ _CHECKSUM = xxhash.xxh3_64_intdigest(PAYLOAD)
 def fill_fragments(directory: Path, count: int) -> None:
     """The data directory of a chunk server with the fragments 0 to ``count`` - 1, for ``open_engine``.
 
-    Raises FabricError, OSError.
+    In the order of their keys; see ``fill_catalog``.  Raises FabricError, OSError.
     """
     (directory / "fragments").mkdir(parents=True)
     disk = OsDisk(directory / "fragments")
@@ -51,8 +51,8 @@ def fill_fragments(directory: Path, count: int) -> None:
     totals = Totals()
     file = DataFile.create(disk, Superblock(UUID, 1, random.getrandbits(64), CREATED_AT_MS))
     try:
-        for first in range(0, count, BATCH):
-            fids = range(first, min(count, first + BATCH))
+        order = _in_key_order(range(count))
+        while fids := list(islice(order, BATCH)):
             entries = list(_append(file, fids))
             for fid, entry in entries:
                 totals.replace(fid, None, entry)
@@ -64,7 +64,7 @@ def fill_fragments(directory: Path, count: int) -> None:
         disk.close()
 
 
-def _append(file: DataFile, fids: range) -> Iterator[tuple[int, Entry]]:
+def _append(file: DataFile, fids: Sequence[int]) -> Iterator[tuple[int, Entry]]:
     """Write the records, sync them, then give their entries."""
     batch, size = file.end, record_bytes(len(PAYLOAD))
     buffers = []
@@ -111,9 +111,14 @@ def _pages(count: int) -> Iterator[Pair]:
 
 
 def _references(count: int) -> Iterator[Pair]:
+    for fid in _in_key_order(range(1, count + 1)):
+        yield keys.reference_key(GROUP, fid), keys.reference_value(fid, 0)
+
+
+def _in_key_order(fids: range) -> Iterator[int]:
+    """By bucket, then by fid: as the keys of an index, and of references, sort."""
     buckets = [array("Q") for _ in range(BUCKETS)]
-    for fid in range(1, count + 1):
+    for fid in fids:
         buckets[bucket_of(fid)].append(fid)
     for bucket in buckets:
-        for fid in bucket:
-            yield keys.reference_key(GROUP, fid), keys.reference_value(fid, 0)
+        yield from bucket
