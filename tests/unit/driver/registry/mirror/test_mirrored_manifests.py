@@ -15,6 +15,7 @@ from fabric.driver.registry.access.load import Access
 from fabric.driver.registry.mirror.upstream import OWN_NAME
 from fabric.errors import NoWritableGroup
 from tests.unit.driver.registry.harness import OCI_MANIFEST, Registry, asynchronous, image, refused, sha256
+from tests.unit.driver.registry.memory_store import MemoryStore
 from tests.unit.driver.registry.mirror.fake_upstream import fake_upstream, mirror_of
 
 TAG = "/v2/hub/app/manifests/v1"
@@ -344,3 +345,18 @@ async def test_a_store_that_takes_nothing_withholds_nothing() -> None:
         assert (await client.call("GET", "/v2/hub/app/manifests/v9")).status == 404
         upstream.add_image("v2", b"three")
         refused(503, "NO_WRITABLE_GROUP", await client.call("GET", "/v2/hub/app/manifests/v2"))
+
+
+@asynchronous
+async def test_an_absence_of_a_moment_ago_deletes_no_tag_that_came_since() -> None:
+    store = MemoryStore()
+    async with (
+        fake_upstream() as upstream,
+        mirror_of(upstream.url, store=store, tag_fresh_s=0) as one,
+        mirror_of(upstream.url, store=store, tag_fresh_s=0) as other,
+    ):
+        assert (await one.call("GET", TAG)).status == 404
+        first = upstream.add_image("v1", b"one")
+        assert (await other.call("GET", TAG)).body == first
+        second = upstream.add_image("v1", b"two")
+        assert (await one.call("GET", TAG)).body == second
