@@ -360,3 +360,20 @@ async def test_an_absence_of_a_moment_ago_deletes_no_tag_that_came_since() -> No
         assert (await other.call("GET", TAG)).body == first
         second = upstream.add_image("v1", b"two")
         assert (await one.call("GET", TAG)).body == second
+
+
+@asynchronous
+async def test_rules_hold_before_the_upstream_is_asked() -> None:
+    rules = [
+        {"repositories": ["hub/app"], "who": ["@everybody"], "may": ["pull"]},
+        {"repositories": ["hub/**"], "who": ["root"], "may": ["*"]},
+    ]
+    table = parse_table({"rules": rules})
+    gate = Gate(Access(table=table, policy=policy_of(table)))
+    async with fake_upstream() as upstream, mirror_of(upstream.url, gate=gate) as client:
+        manifest = upstream.add_image("v1", b"layer")
+        for path in ("manifests/v1", f"blobs/{sha256(b'layer')}", "tags/list"):
+            refused(403, "DENIED", await client.call("GET", f"/v2/hub/secret/{path}"))
+        refused(403, "DENIED", await client.call("DELETE", TAG))
+        assert not upstream.asked
+        assert (await client.call("GET", TAG)).body == manifest
