@@ -124,7 +124,7 @@ async def test_a_token_server_that_answers_nonsense_or_nothing() -> None:
             await tokens.gate.wait()
             return web.Response()
 
-        async with mirror_of(upstream.url, timeout_s=0.3) as client:
+        async with mirror_of(upstream.url, timeout_s=1.0) as client:
             for answering, status in ((tokens.usual, 502), (endless, 502), (silent, 503)):
                 tokens.answering = answering
                 tokens.gate.clear()
