@@ -40,6 +40,7 @@ SHELLS = {
     "fabric.node.process",
     "fabric.node.signals",
     "fabric.node.peer",
+    "fabric.node.bundles",
     "fabric.node.frames",
     "fabric.node.sockets",
     "fabric.node.ask",

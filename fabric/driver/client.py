@@ -19,10 +19,9 @@ import msgspec
 import zmq
 
 from fabric.errors import BadMessage, DeadlineExceeded, FabricError, Internal, Unavailable
-from fabric.node import frames
 from fabric.node.peer import Peer
 from fabric.node.sockets import descriptor, readable
-from fabric.settings import FRAMES_MAX, Settings
+from fabric.settings import Settings
 from fabric.wire import codec
 from fabric.wire.messages import Failed, Message, Request
 
@@ -40,7 +39,7 @@ class Client:
         self._endpoint = proxy
         self._settings = settings
         self._rng = random.Random()
-        self._next_id = self._rng.randrange(1, 2**48)
+        self._next_id = self._rng.randrange(1, 2**47)
         self._open: dict[int, asyncio.Future[tuple[Message, Any]]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._flushing = False
@@ -116,11 +115,12 @@ class Client:
         stamped = msgspec.structs.replace(message, deadline_ms=max(1, int(timeout_s * 1000)))
         timer = self._loop.call_later(timeout_s, self._on_timeout, request_id)
         try:
-            if not self._peer.send(request_id, codec.encode(request_id, stamped), payload):
+            if not self._peer.send(request_id, stamped, payload):
                 raise Unavailable(f"the proxy {self._endpoint} cannot be reached")
-            if self._peer.waiting:
-                self._flush_later()
-            self._read_if_ready()
+            if not self._flushing:
+                # With what others ask for in this turn of the loop.
+                self._flushing = True
+                self._loop.call_soon(self._flush)
             answer, data = await future
         finally:
             timer.cancel()
@@ -148,16 +148,15 @@ class Client:
             return
         while True:
             try:
-                request_id, message, payload = frames.parse(
-                    frames.receive_frames(self._peer.socket, FRAMES_MAX)
-                )
+                received = self._peer.receive()
             except zmq.Again:
                 return
             except BadMessage:
                 continue  # not an answer to anything; its request runs into its deadline
-            future = self._open.pop(request_id, None)
-            if future is not None and not future.done():
-                future.set_result((message, payload))
+            for request_id, message, payload in received:
+                future = self._open.pop(request_id, None)
+                if future is not None and not future.done():
+                    future.set_result((message, payload))
 
     def _on_monitor(self) -> None:
         if self._context is None:
@@ -166,16 +165,12 @@ class Client:
             self._end(request_id, Unavailable(f"the connection to the proxy {self._endpoint} broke"))
         self._read_if_ready()
 
-    def _flush_later(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_later(FLUSH_S, self._flush)
-
     def _flush(self) -> None:
         self._flushing = False
         if self._context is None:
             return
         self._peer.flush()
         if self._peer.waiting:
-            self._flush_later()
+            self._flushing = True
+            self._loop.call_later(FLUSH_S, self._flush)
         self._read_if_ready()

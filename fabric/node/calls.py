@@ -33,7 +33,7 @@ class Calls:
     def __init__(self, rng: random.Random) -> None:
         # Ids start at random so that an answer meant for an earlier life of this process is not taken
         # for ours; 0 is for messages that nobody asked for.
-        self._next_id = rng.randrange(1, 2**48)
+        self._next_id = rng.randrange(1, 2**47)
         self._open: dict[int, _Call] = {}
         self._deadlines: list[tuple[float, int]] = []
 

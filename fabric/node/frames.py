@@ -6,11 +6,13 @@ reference; smaller ones are copied, which is cheaper than keeping count.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import zmq
 
 from fabric.errors import BadMessage, TooLarge
+from fabric.node import bundles
 from fabric.settings import FRAMES_MAX
 from fabric.wire import codec
 from fabric.wire.messages import Message
@@ -46,24 +48,39 @@ def take_correlation(frames: list[zmq.Frame]) -> bytes:
     return frames.pop(0).bytes
 
 
-def parse(frames: list[zmq.Frame]) -> tuple[int, Message, Any]:
-    """Request id, message and payload of the frames ``[empty, header, payload]``.
+def split(frames: list[zmq.Frame]) -> Iterator[tuple[bytes, Sequence[Any]]]:
+    """Header and payload frames of the one message ``[empty, header, payload]``, or of each in a bundle.
 
-    Raises BadMessage or its kin, with the sender's request id where it can be read.
+    Raises BadMessage, maybe after some.
     """
     if len(frames) < 2 or len(frames[0]) != 0:
         raise BadMessage("a message is an empty frame, a header frame and maybe a payload frame")
-    request_id, message = codec.decode(frames[1].bytes)
-    if len(frames) > FRAMES_MAX:
+    first = frames[1].bytes
+    if len(frames) > 2 or not bundles.is_bundle(first):
+        yield first, frames[2:]
+        return
+    for header, payload in bundles.decode(first):
+        yield header, () if payload is None else (payload,)
+
+
+def parse(header: bytes, payloads: Sequence[Any]) -> tuple[int, Message, Any]:
+    """Request id, message and payload.
+
+    Raises BadMessage or its kin, with the sender's request id where it can be read.
+    """
+    request_id, message = codec.decode(header)
+    if len(payloads) > FRAMES_MAX - 2:
         raise TooLarge(f"more than {FRAMES_MAX} frames", request_id)
     try:
-        codec.check_payload(message, frames[2:])
+        codec.check_payload(message, payloads)
     except BadMessage as error:
         error.request_id = request_id
         raise
-    if len(frames) == 2:
+    if not payloads:
         return request_id, message, None
-    payload = frames[2]
+    payload = payloads[0]
+    if isinstance(payload, bytes):
+        return request_id, message, payload
     return request_id, message, payload if len(payload) >= COPY_BELOW_BYTES else payload.bytes
 
 

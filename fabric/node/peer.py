@@ -15,13 +15,18 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from fabric.node import frames
+from fabric.node import bundles, frames
 from fabric.node.sockets import descriptor, make_socket
+from fabric.settings import FRAMES_MAX
+from fabric.wire import codec
+from fabric.wire.messages import Message
 
 log = logging.getLogger("fabric")
 
 CONNECTING, UP, DOWN = "connecting", "up", "down"
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
+
+Received = tuple[int, Message, Any]
 
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
 
@@ -36,7 +41,9 @@ class Peer:
         self.fd = descriptor(self.socket)
         self.monitor = self.socket.get_monitor_socket(_EVENTS)
         self.unanswered: set[int] = set()
-        self._queue: deque[tuple[int, bytes, Any]] = deque()
+        self.takes_bundles = False
+        """It has sent one."""
+        self._queue: deque[bundles.Unsent] = deque()
         self._queued_bytes = 0
         self.on_monitor()  # a descriptor signals only after its socket was once found empty
         try:
@@ -48,25 +55,18 @@ class Peer:
 
     @property
     def waiting(self) -> bool:
-        """Are there requests that the socket could not take yet?"""
+        """Are there requests that were not sent yet?"""
         return bool(self._queue)
 
-    def send(self, request_id: int, header: bytes, payload: Any) -> bool:
-        """Send or queue a request; False when it cannot be: the peer is down or our queue is full."""
+    def send(self, request_id: int, message: Message, payload: Any) -> bool:
+        """Queue a request for ``flush``; False when it cannot be: the peer is down or our queue is full."""
         if self.state == DOWN:
             return False
-        if self.state == UP and not self._queue:
-            try:
-                frames.send_frames(self.socket, None, header, payload)
-            except zmq.Again:
-                pass
-            else:
-                self.unanswered.add(request_id)
-                return True
-        size = len(header) + (len(payload) if payload is not None else 0)
+        header = codec.encode(request_id | bundles.ASKS, message)
+        size = _size(header, payload)
         if self._queued_bytes + size > QUEUE_BYTES_MAX:
             return False
-        self._queue.append((request_id, header, payload))
+        self._queue.append((header, payload))
         self._queued_bytes += size
         self.unanswered.add(request_id)
         return True
@@ -74,13 +74,27 @@ class Peer:
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""
         while self._queue and self.state == UP:
-            _, header, payload = self._queue[0]
+            count, unsent = bundles.take(self._queue) if self.takes_bundles else (1, self._queue[0])
             try:
-                frames.send_frames(self.socket, None, header, payload)
+                frames.send_frames(self.socket, None, *unsent)
             except zmq.Again:
                 return
-            self._queue.popleft()
-            self._queued_bytes -= len(header) + (len(payload) if payload is not None else 0)
+            for _ in range(count):
+                self._queued_bytes -= _size(*self._queue.popleft())
+
+    def receive(self) -> list[Received]:
+        """One message, or those of one bundle: request id, message, payload; ids are those of ``send``.
+
+        Raises zmq.Again when there is none, BadMessage.
+        """
+        received: list[Received] = []
+        parts = frames.receive_frames(self.socket, FRAMES_MAX)
+        for header, payloads in frames.split(parts):
+            request_id, message, payload = frames.parse(header, payloads)
+            received.append((request_id & bundles.ID_MASK, message, payload))
+        if len(parts) == 2 and bundles.is_bundle(parts[1].bytes):
+            self.takes_bundles = True
+        return received
 
     def on_monitor(self) -> list[int]:
         """Take in connection events; returns the ids of requests that will get no answer."""
@@ -95,6 +109,7 @@ class Peer:
                 self.flush()
             else:
                 self.state = DOWN
+                self.takes_bundles = False  # who comes back may be of an earlier version
                 lost += self.unanswered
                 self.unanswered.clear()
                 self._queue.clear()
@@ -105,3 +120,7 @@ class Peer:
         self.socket.disable_monitor()
         self.monitor.close(0)
         self.socket.close()
+
+
+def _size(header: bytes, payload: Any) -> int:
+    return len(header) + (len(payload) if payload is not None else 0)

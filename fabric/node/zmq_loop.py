@@ -23,10 +23,10 @@ from typing import Any
 import zmq
 
 from fabric.errors import BadMessage, FabricError, Unavailable
-from fabric.node import frames
+from fabric.node import bundles, frames
 from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender
 from fabric.node.lanes import Crashed, Lane, Lanes
-from fabric.node.peer import Peer
+from fabric.node.peer import Peer, Received
 from fabric.node.process import set_up_process
 from fabric.node.role import Role
 from fabric.node.signals import drain, ending_on_signals
@@ -100,6 +100,10 @@ class ZmqLoop:
         self._blocked: set[str] = set()
         self._unsent: deque[Sender] = deque()
         """Requests that could not be sent or lost their connection; the role hears of them next."""
+        self._replies: dict[bytes, deque[bundles.Unsent]] = {}
+        """Of this turn, for peers that take bundles."""
+        self._unflushed: set[str] = set()
+        """Peers for which this turn has requests."""
         self._held: dict[bytes, deque[tuple[bytes, bytes, Any]]] = {}
         self._held_bytes = 0
         self._status: int | None = None
@@ -119,6 +123,7 @@ class ZmqLoop:
                 if signals_fd is not None:
                     self._watch(signals_fd, lambda: drain(signals_fd))
                 self._do(self._role.start(time.monotonic()))
+                self._flush()
                 while self._status is None:
                     self._turn()
         finally:
@@ -139,12 +144,12 @@ class ZmqLoop:
             self._handlers[fd]()
         if self._held:
             self._retry_replies()
-        for endpoint in list(self._blocked):
-            self._flush_peer(endpoint)
+        self._unflushed |= self._blocked
         deadline = self._role.next_deadline()
         now = time.monotonic()
         if self._status is None and deadline is not None and deadline <= now:
             self._do(self._role.on_tick(now))
+        self._flush()
 
     def _look(self) -> set[int]:
         """What can be read without waiting for a descriptor."""
@@ -190,36 +195,50 @@ class ZmqLoop:
             route = parts.pop(0).bytes
             correlation = frames.take_correlation(parts)
             try:
-                request_id, message, payload = frames.parse(parts)
+                for header, payloads in frames.split(parts):
+                    self._on_request(header, payloads, route, correlation)
             except BadMessage as error:
-                log.warning("refused a message: %s", error.message)
-                header = codec.encode(error.request_id, codec.failed(error))
-                self._reply(Sender(route, error.request_id, correlation), header, None)
-                continue
-            self._receive(message, Sender(route, request_id, correlation), payload)
+                self._refuse(error, route, correlation)
             if not readable(router):
                 return
         self._ready.add(self._router_fd)
 
+    def _on_request(self, header: bytes, payloads: Sequence[Any], route: bytes, correlation: bytes) -> None:
+        try:
+            request_id, message, payload = frames.parse(header, payloads)
+        except BadMessage as error:
+            self._refuse(error, route, correlation)
+        else:
+            self._receive(message, Sender(route, request_id, correlation), payload)
+
+    def _refuse(self, error: BadMessage, route: bytes, correlation: bytes) -> None:
+        log.warning("refused a message: %s", error.message)
+        self._reply(Sender(route, error.request_id, correlation), codec.failed(error), None)
+
     def _on_answers(
-        self, socket: zmq.Socket[bytes], what: str, take: Callable[[int, Message, Any], None]
+        self,
+        socket: zmq.Socket[bytes],
+        what: str,
+        receive: Callable[[], list[Received]],
+        take: Callable[[int, Message, Any], None],
     ) -> None:
         """Take in what a peer answers or publishes: anything but a request."""
         for _ in range(MESSAGES_PER_TURN_MAX):
             if self._status is not None:
                 return
             try:
-                request_id, message, payload = frames.parse(frames.receive_frames(socket, FRAMES_MAX))
+                received = receive()
             except zmq.Again:
                 return
             except BadMessage as error:
                 log.warning("%s sent what is not a message: %s", what, error.message)
                 continue
-            if isinstance(message, Request):
-                # It could not be answered: an answer goes to a route of our own ROUTER.
-                log.warning("%s sent a request where answers belong: %s", what, type(message).__name__)
-                continue
-            take(request_id, message, payload)
+            for request_id, message, payload in received:
+                if isinstance(message, Request):
+                    # It could not be answered: an answer goes to a route of our own ROUTER.
+                    log.warning("%s sent a request where answers belong: %s", what, type(message).__name__)
+                else:
+                    take(request_id, message, payload)
             if not readable(socket):
                 return
         self._ready.add(descriptor(socket))
@@ -229,10 +248,10 @@ class ZmqLoop:
             peer.unanswered.discard(request_id)
             self._receive(message, Sender(peer.endpoint, request_id), payload)
 
-        self._on_answers(peer.socket, peer.endpoint, take)
+        self._on_answers(peer.socket, peer.endpoint, peer.receive, take)
 
     def _on_monitor(self, peer: Peer) -> None:
-        self._sent[peer.fd] = peer.socket  # what waited for the connection is sent now
+        self._unflushed.add(peer.endpoint)  # what waited for the connection can be sent now
         self._unsent += [Sender(peer.endpoint, request_id) for request_id in peer.on_monitor()]
         self._do([])
 
@@ -240,10 +259,14 @@ class ZmqLoop:
         socket = make_socket(self._context, zmq.SUB)
         socket.connect(endpoint)
 
+        def receive() -> list[Received]:
+            parts = frames.receive_frames(socket, FRAMES_MAX)
+            return [frames.parse(header, payloads) for header, payloads in frames.split(parts)]
+
         def take(request_id: int, message: Message, payload: Any) -> None:
             self._receive(message, Sender("published", 0))
 
-        self._watch_socket(socket, lambda: self._on_answers(socket, endpoint, take))
+        self._watch_socket(socket, lambda: self._on_answers(socket, endpoint, receive, take))
 
     def _on_results(self) -> None:
         for result in self._lanes.results():
@@ -271,8 +294,7 @@ class ZmqLoop:
         for effect in effects:
             kind = type(effect)
             if kind is Reply:
-                header = codec.encode(effect.to.request_id, effect.message)  # type: ignore[union-attr]
-                self._reply(effect.to, header, effect.payload)  # type: ignore[union-attr]
+                self._reply(effect.to, effect.message, effect.payload)  # type: ignore[union-attr]
             elif kind is Send:
                 self._send(effect)  # type: ignore[arg-type]
             elif kind is Run:
@@ -284,10 +306,31 @@ class ZmqLoop:
                 log.critical("%s", effect.reason)
                 self._status = effect.status
 
-    def _reply(self, to: Sender, header: bytes, payload: Any) -> None:
+    def _reply(self, to: Sender, message: Message, payload: Any) -> None:
         assert isinstance(to.route, bytes)
-        if to.route in self._held or not self._try_reply(to.route, to.correlation, header, payload):
-            self._hold(to.route, to.correlation, header, payload)
+        header = codec.encode(to.request_id, message)
+        if bundles.asks(to.request_id) and bundles.is_small(payload) and not to.correlation:
+            self._replies.setdefault(to.route, deque()).append((header, payload))
+        else:
+            self._reply_now(to.route, to.correlation, header, payload)
+
+    def _reply_now(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> None:
+        if route in self._held or not self._try_reply(route, correlation, header, payload):
+            self._hold(route, correlation, header, payload)
+
+    def _flush(self) -> None:
+        """Send what was gathered in this turn, together where it goes to one peer."""
+        replies, self._replies = self._replies, {}
+        for route, queue in replies.items():
+            while queue:
+                count, unsent = bundles.take(queue)
+                # One alone goes as a bundle too: so the peer learns that it may send them.
+                self._reply_now(route, b"", bundles.encode([unsent]) if count == 1 else unsent[0], None)
+                for _ in range(count):
+                    queue.popleft()
+        unflushed, self._unflushed = self._unflushed, set()
+        for endpoint in unflushed:
+            self._flush_peer(endpoint)
 
     def _try_reply(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> bool:
         """False when the peer's queue is full.  A reply to a peer that is gone is done with."""
@@ -323,17 +366,18 @@ class ZmqLoop:
         peer = self._peers.get(effect.endpoint)
         if peer is None:
             peer = self._connect(effect.endpoint)
-        self._sent[peer.fd] = peer.socket
-        if not peer.send(effect.request_id, codec.encode(effect.request_id, effect.message), effect.payload):
+        if peer.send(effect.request_id, effect.message, effect.payload):
+            self._unflushed.add(effect.endpoint)
+        else:
             self._unsent.append(Sender(effect.endpoint, effect.request_id))
-        elif peer.waiting:
-            self._blocked.add(effect.endpoint)
 
     def _flush_peer(self, endpoint: str) -> None:
         peer = self._peers[endpoint]
         self._sent[peer.fd] = peer.socket
         peer.flush()
-        if not peer.waiting:
+        if peer.waiting:
+            self._blocked.add(endpoint)
+        else:
             self._blocked.discard(endpoint)
 
     def _connect(self, endpoint: str) -> Peer:
@@ -344,6 +388,7 @@ class ZmqLoop:
         return peer
 
     def _close(self) -> None:
+        self._flush()
         self._lanes.close(LANES_CLOSE_S)
         for peer in self._peers.values():
             peer.close()

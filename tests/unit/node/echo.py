@@ -149,6 +149,19 @@ class RawPeer:
             self.socket.setsockopt(getattr(zmq, name), value)
         self.socket.connect(endpoint)
 
+    @staticmethod
+    @contextmanager
+    def listening() -> Iterator[tuple[zmq.Socket[bytes], str]]:
+        """A ROUTER that the test answers by hand, and its endpoint."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        router = context.socket(zmq.ROUTER)
+        router.setsockopt(zmq.RCVTIMEO, WAIT_MS)
+        router.bind("tcp://127.0.0.1:*")
+        try:
+            yield router, router.getsockopt(zmq.LAST_ENDPOINT).decode()  # type: ignore[union-attr]
+        finally:
+            context.destroy(0)
+
     def __enter__(self) -> RawPeer:
         return self
 
