@@ -43,6 +43,8 @@ def measure(
                     raise BenchError(f"restarted while measured: {', '.join(restarted)}")
             except (BenchError, FabricError, StoreError, OSError) as error:
                 outcome = Outcome(row.name, row.question, [], [], failure=str(error) or type(error).__name__)
+                # What has failed once may not be what it was: the next row begins with new servers.
+                stage.end_all_but(frozenset())
             outcome.elapsed_s = round(perf_counter() - started, 1)
             outcomes.append(outcome)
             done(outcome)

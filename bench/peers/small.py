@@ -32,7 +32,7 @@ def puts(stage: Stage, clients: int) -> Sides:
         {
             "fabric": lambda run: objects(ours.run(job._replace(label=f"put-{clients}-{run}"))),
             "SeaweedFS": lambda run: _values(seaweed.write(count, clients)),
-            "SeaweedFS with fsync": lambda run: _values(seaweed.write(count, clients, fsync=True)),
+            "SeaweedFS with fsync": lambda run: _values(seaweed.write(count // 2, clients, fsync=True)),
         }
     )
 

@@ -60,6 +60,7 @@ class Stage:
         self.effort = effort
         self._running: dict[str, tuple[ExitStack, Any]] = {}
         self._blobs: dict[int, Blob] = {}
+        self._places = 0
 
     def __enter__(self) -> Stage:
         return self
@@ -74,7 +75,7 @@ class Stage:
     def fabric(self, replicas: int = 3) -> Cluster:
         """``fabric up``."""
         name = FABRIC if replicas == 3 else FABRIC_OF_ONE
-        return self._once(name, lambda: running_fabric(self.directory / name.replace(" ", "-"), replicas, 1))
+        return self._once(name, lambda: running_fabric(self._place("fabric"), replicas, 1))
 
     def clients(self, number: int = 0) -> Clients:
         """A process with a client of the fabric of three replicas; another for each number."""
@@ -87,11 +88,11 @@ class Stage:
 
     def seaweed(self) -> Seaweed:
         """SeaweedFS, with three copies."""
-        return self._once(SEAWEED, lambda: running_seaweed(self.directory / "seaweed"))
+        return self._once(SEAWEED, lambda: running_seaweed(self._place("seaweed")))
 
     def debian(self) -> DebianRegistry:
         """Debian's registry."""
-        return self._once(DEBIAN, lambda: running_debian(self.directory / "debian"))
+        return self._once(DEBIAN, lambda: running_debian(self._place("debian")))
 
     def wire(self) -> WireLimit:
         """A ZeroMQ peer that only answers."""
@@ -143,6 +144,11 @@ class Stage:
             if isinstance(thing, Cluster)
             for role in thing.restarted()
         ]
+
+    def _place(self, name: str) -> Path:
+        """A directory that nothing has used before: what is started again begins empty."""
+        self._places += 1
+        return self.directory / f"{name}-{self._places}"
 
     def _once(self, name: str, make: Callable[[], AbstractContextManager[Thing]]) -> Thing:
         if name not in self._running:
