@@ -116,6 +116,8 @@ class Front(NamedTuple):
     v1: bool = False
     hooks: Path | None = None
     mirrors: Path | None = None
+    registries: int = 1
+    """Processes that share the registry's port."""
 
     def url(self, endpoint: str) -> str:
         """Where the registry that listens at ``tcp://HOST:PORT`` is reached on this machine."""
@@ -161,8 +163,12 @@ def plan_roles(
         registry += ("--hooks", str(front.hooks))
     if front.mirrors is not None:
         registry += ("--mirrors", str(front.mirrors))
+    if front.registries > 1:
+        registry += ("--share-port",)
     http = front.url(ports.registry)
-    roles.append(RoleEntry("registry", "registry", http, None, None, ("registry", *registry)))
+    for number in range(1, front.registries + 1):
+        name = "registry" if number == 1 else f"registry-{number}"
+        roles.append(RoleEntry("registry", name, http, None, None, ("registry", *registry)))
     return roles
 
 

@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,10 @@ import click
 from fabric.cli.options import HOST_PORT, BadFile, load_settings
 
 if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
+
     from fabric.driver.registry.access.gate import Gate
     from fabric.driver.registry.access.load import Access
-    from fabric.driver.registry.hooks.service import Hooks
-    from fabric.driver.registry.mirror.mirrors import Mirrors
     from fabric.settings import Settings
 
 
@@ -97,6 +97,11 @@ class RegistryGroup(click.Group):
     help="TOML file: repositories that come from other registries.",
 )
 @click.option("--v1", is_flag=True, help="Answer clients of the first protocol too (Docker up to 1.5).")
+@click.option(
+    "--share-port",
+    is_flag=True,
+    help="Listen beside other registries with this flag; the system divides connections among them.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -107,6 +112,7 @@ def command(
     hooks_file: Path | None,
     mirrors_file: Path | None,
     v1: bool,
+    share_port: bool,
 ) -> None:
     """Run a registry: it speaks OCI Distribution over HTTP and keeps everything in the fabric.
 
@@ -117,19 +123,28 @@ def command(
         return
     import uvloop
 
-    from fabric.cli.registry_hooks import hooks_of, load_hooks_file
-    from fabric.cli.registry_mirrors import mirrors_of
+    from fabric.cli.registry_hooks import hooks_of, load_hooks_file, read_hooks_again
+    from fabric.cli.registry_mirrors import mirrors_of, read_mirrors_again
     from fabric.driver.registry.access.gate import Gate
+    from fabric.driver.registry.http import serve
     from fabric.node.process import set_up_process
 
+    readers: list[Callable[[], None]] = []
     hooks = hooks_of(load_hooks_file(hooks_file) if hooks_file is not None else None, http)
+    if hooks_file is not None:
+        readers.append(partial(read_hooks_again, hooks, hooks_file))
     mirrors = mirrors_of(mirrors_file)
-    gate = Gate(load_access_file(access)) if access is not None else None
+    if mirrors_file is not None:
+        readers.append(partial(read_mirrors_again, mirrors, mirrors_file))
+    gate = Gate(load_access_file(access) if access is not None else None)
+    if access is not None:
+        readers.append(partial(_read_again, gate, access))
     set_up_process()
     settings = load_settings(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s registry %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(http, proxy, settings, gate, access, hooks, hooks_file, mirrors, mirrors_file, v1))
+        serve_it = partial(serve, gate=gate, v1=v1, hooks=hooks, mirrors=mirrors, share_port=share_port)
+        runner.run(_run(http, proxy, settings, gate, readers, serve_it))
 
 
 def load_access_file(path: Path) -> Access:
@@ -163,31 +178,17 @@ async def _run(
     http: str,
     proxy: str,
     settings: Settings,
-    gate: Gate | None,
-    access: Path | None,
-    hooks: Hooks,
-    hooks_file: Path | None,
-    mirrors: Mirrors,
-    mirrors_file: Path | None,
-    v1: bool,
+    gate: Gate,
+    readers: Sequence[Callable[[], None]],
+    serve: Callable[..., Awaitable[AppRunner]],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way may finish."""
-    from fabric.cli.registry_hooks import read_hooks_again
-    from fabric.cli.registry_mirrors import read_mirrors_again
+    """Serve until SIGTERM or SIGINT; requests under way may finish.  ``readers`` are called at SIGHUP."""
     from fabric.driver.fabric_store import FabricStore
-    from fabric.driver.registry.http import serve
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    readers: list[Callable[[], None]] = []
-    if gate is not None and access is not None:
-        readers.append(partial(_read_again, gate, access))
-    if hooks_file is not None:
-        readers.append(partial(read_hooks_again, hooks, hooks_file))
-    if mirrors_file is not None:
-        readers.append(partial(read_mirrors_again, mirrors, mirrors_file))
     if readers:
         loop.add_signal_handler(signal.SIGHUP, _call_all, readers)
     host, _, port = http.removeprefix("tcp://").rpartition(":")
@@ -195,21 +196,11 @@ async def _run(
     await store.start()
     try:
         try:
-            server = await serve(
-                store,
-                settings,
-                host.strip("[]"),
-                int(port),
-                gate,
-                v1=v1,
-                watch=store.watch,
-                hooks=hooks,
-                mirrors=mirrors,
-            )
+            server = await serve(store, settings, host.strip("[]"), int(port), watch=store.watch)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise click.ClickException(f"cannot listen on {host}:{port}: {reason}") from error
-        scheme = "https" if gate is not None and gate.tls() is not None else "http"
+        scheme = "https" if gate.tls() is not None else "http"
         logging.info("listening on %s://%s:%s, storing through %s", scheme, host, port, proxy)
         await stopping.wait()
         await server.cleanup()

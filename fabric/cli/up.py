@@ -88,6 +88,13 @@ SILENCE_S = 5.0
 @click.option(
     "--mirrors", type=ACCESS_FILE, help="TOML file for the registry: what comes from other registries."
 )
+@click.option(
+    "--registries",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Registry processes that share the registry's port; one uses one processor core.",
+)
 @click.option("--v1", is_flag=True, help="Let the registry answer Docker up to 1.5 too.")
 def command(
     data: Path,
@@ -101,6 +108,7 @@ def command(
     access: Path | None,
     hooks: Path | None,
     mirrors: Path | None,
+    registries: int,
     v1: bool,
 ) -> None:
     """Run all roles on this machine as child processes, restarted when they die.
@@ -117,6 +125,7 @@ def command(
         v1=v1,
         hooks=hooks.absolute() if hooks is not None else None,
         mirrors=mirrors.absolute() if mirrors is not None else None,
+        registries=registries,
     )
     data = data.absolute()
     with _locked(data):

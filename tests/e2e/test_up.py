@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +189,32 @@ def test_settings_reach_the_roles_and_mistakes_in_them_are_told_once(start: Star
     mistaken = start("--config", str(config), data=tmp_path / "other")
     assert mistaken.process.wait(60) == 1
     assert "leese_s" in mistaken.errors.read_text()
+
+
+def test_registries_share_a_port_and_stand_in_for_one_another(start: Start) -> None:
+    fabric = start("--replicas", "1", "--registries", "2").wait_ready()
+    names = [role["name"] for role in fabric.run_json["roles"] if role["role"] == "registry"]
+    assert names == ["registry", "registry-2"]
+
+    def connections(name: str) -> int:
+        inodes = {
+            os.readlink(path) for path in Path(f"/proc/{fabric.pid(name)}/fd").iterdir() if path.is_symlink()
+        }
+        return sum(inode.startswith("socket:") for inode in inodes)
+
+    before = [connections(name) for name in names]
+    port = urllib.parse.urlsplit(fabric.registry).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        wait_until(
+            lambda: sum(connections(name) for name in names) >= sum(before) + 40, "connections", fabric.story
+        )
+        assert all(connections(name) > old for name, old in zip(names, before, strict=True)), "both take some"
+    for name in names:
+        fabric.kill(name)
+        wait_until(lambda: all(answers(fabric.registry) for _ in range(8)), "a registry", fabric.story)
+    assert fabric.stop() == 0
 
 
 def answers(registry: str) -> bool:

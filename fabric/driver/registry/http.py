@@ -187,16 +187,19 @@ async def serve(
     watch: Ask | None = None,
     hooks: Hooks | None = None,
     mirrors: Mirrors | None = None,
+    share_port: bool = False,
 ) -> web.AppRunner:
     """Listen on ``host`` and ``port``; ``await runner.cleanup()`` ends it gracefully.
 
-    Raises OSError when the address cannot be taken.
+    ``share_port``: other processes that say so too may listen there as well.  Raises OSError when the
+    address cannot be taken.
     """
     gate = gate if gate is not None else Gate()
     runner = make_runner(make_app(store, settings, gate, v1=v1, watch=watch, hooks=hooks, mirrors=mirrors))
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=gate.tls()).start()
+        site = web.TCPSite(runner, host, port, ssl_context=gate.tls(), reuse_port=share_port or None)
+        await site.start()
     except OSError:
         await runner.cleanup()
         raise

@@ -116,6 +116,15 @@ def test_the_registry_alone_gets_the_file_of_hooks() -> None:
     assert roles[-1].arguments[-2:] == ("--hooks", "/etc/hooks.toml")
 
 
+def test_registries_that_share_a_port_are_told_so() -> None:
+    roles = plan_roles(Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None, Front(registries=2))
+    shared = [role for role in roles if "--share-port" in role.arguments]
+    assert [role.name for role in shared] == ["registry", "registry-2"]
+    assert len({role.endpoint for role in shared}) == 1
+    alone = plan_roles(Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None)
+    assert not any("--share-port" in role.arguments for role in alone)
+
+
 def test_those_that_need_others_stop_first() -> None:
     roles = plan_roles(Layout(1, 3, 1, FOUR[:3]), PORTS, DATA, None)
     stages = {role.role: role.child().stop_stage for role in roles}
