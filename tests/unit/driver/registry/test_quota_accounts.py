@@ -177,6 +177,30 @@ def test_a_manifest_pushed_and_purged_also_where_it_is_a_blob_counts_once() -> N
     assert used(store) == size_of_image(BASE)
 
 
+def test_a_pass_that_ends_many_ownerships_at_once_has_room_for_the_accounts() -> None:
+    store, (one, _) = processes()
+    run(set_quotas(one, ("team/**", TIB), ("tools", TIB)))
+    for number in range(70):
+        run(one.upload("tools" if number % 3 else "team/app", bytes([number])))
+    report = run(one.collect(passes=2))
+    assert report.unlinked_blobs == 70
+    assert max(map(len, store.commits)) > 100, "in few commits"
+    assert (used(store), used(store, "tools")) == (0, 0)
+
+
+def test_a_manifest_of_any_length_has_room_for_its_account() -> None:
+    store, (one, _) = processes()
+    run(set_quotas(one, ("team/**", TIB)))
+    layers = [bytes([number]) for number in range(90)]
+    for data in layers:
+        run(one.upload("team/app", data))
+    for count in range(60, 91):
+        run(one.upload("team/app", config_of(layers[:count])))
+        run(one.push("team/app", f"v{count}", manifest_of(*layers[:count])))
+    assert max(map(len, store.commits)) > 240, "as many as fit"
+    assert used(store) > 90
+
+
 def test_the_usage_tells_what_is_unique_and_what_is_shared() -> None:
     store, (one, _) = processes()
     run(set_quotas(one, ("team/**", 10_000), ("tools", 0)))

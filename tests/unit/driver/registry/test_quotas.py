@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fabric.cli.registry import command as registry_group
 from fabric.driver.registry.access.config import parse_table, quotas_of
 from fabric.driver.registry.access.tables import Mistake
 from fabric.driver.registry.quota.quotas import BadQuota, Quota, covers, make_quotas, parse_bytes
@@ -104,3 +108,24 @@ def test_a_mistake_is_told_with_its_place(entries: list[object], mistake: str) -
 def test_a_file_may_say_nothing_of_quotas_or_that_there_are_none() -> None:
     assert quotas_of(parse_table({})) is None
     assert quotas_of(parse_table({"quota": []})) == []
+
+
+DOCUMENT = (Path(__file__).parents[4] / "docs/quota.md").read_text()
+
+
+def test_the_example_of_the_document_is_good() -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert quotas_of(parse_table(tomllib.loads(text))) == [
+        Quota("team/**", 10**11),
+        Quota("team", 3 * 2**29),
+    ]
+
+
+def test_the_commands_of_the_document_parse() -> None:
+    lines = re.findall(r"^\$ fabric registry quota ?([^\n]*)$", DOCUMENT, re.MULTILINE)
+    assert len(lines) == 3
+    command = registry_group.get_command(None, "quota")  # type: ignore[arg-type]
+    assert command is not None
+    for line in lines:
+        with command.make_context("quota", line.split()):
+            pass
