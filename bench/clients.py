@@ -18,6 +18,7 @@ from bench.objects import Job, run_job
 from bench.stats import Sample, merge, shares
 from fabric.driver.fabric_store import FabricStore
 from fabric.errors import FabricError
+from fabric.settings import Settings
 
 JOIN_S = 5.0
 
@@ -25,13 +26,13 @@ JOIN_S = 5.0
 class Clients:
     """So many client processes of one proxy.  A context manager: leaving it ends them."""
 
-    def __init__(self, proxy: str, count: int) -> None:
+    def __init__(self, proxy: str, count: int, settings: Settings | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, proxy), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, proxy, settings), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -78,13 +79,13 @@ class Clients:
                 process.join()
 
 
-def _serve(pipe: Connection, proxy: str) -> None:
-    uvloop.run(_serve_jobs(pipe, proxy))
+def _serve(pipe: Connection, proxy: str, settings: Settings | None) -> None:
+    uvloop.run(_serve_jobs(pipe, proxy, settings))
 
 
-async def _serve_jobs(pipe: Connection, proxy: str) -> None:
+async def _serve_jobs(pipe: Connection, proxy: str, settings: Settings | None) -> None:
     """Do jobs until the parent closes its end."""
-    store = FabricStore(proxy)
+    store = FabricStore(proxy, settings)
     await store.start()
     try:
         while True:

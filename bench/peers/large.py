@@ -44,6 +44,7 @@ def get_beside_filer(stage: Stage) -> Sides:
     seaweed, ours, cluster = stage.seaweed(), stage.clients(), stage.fabric()
     blob = stage.blob(stage.effort.large_bytes)
     job = Job("get", blob.size, 1, 0.0, 100 * GIB, names=1, label="large")
+    far = stage.far_clients()
     ours.run(job._replace(operation="fill"))
     _push(cluster.registry, blob)
     target = FILE.format("get")
@@ -55,6 +56,7 @@ def get_beside_filer(stage: Stage) -> Sides:
         {
             "fabric": lambda run: megabytes(ours.run(job)),
             "SeaweedFS": lambda run: megabytes(http_client.get(seaweed.filer, target, blob.size)),
+            "fabric, by network": lambda run: megabytes(far.run(job)),
             "fabric, by HTTP": lambda run: megabytes(http_client.get(cluster.registry, pulled, blob.size)),
         }
     )

@@ -41,14 +41,17 @@ def gets(stage: Stage, clients: int) -> Sides:
     """Gets through the proxy, and ``weed benchmark -readOnly``."""
     seaweed, ours = stage.seaweed(), stage.clients()
     job = _filled(stage, clients)
+    far = stage.far_clients()
     seaweed.write(stage.effort.small_writes, 16)
-    ours.run(job._replace(seconds=WARM_UP_S, label="warm-up"))
+    for client in (ours, far):
+        client.run(job._replace(seconds=WARM_UP_S, label="warm-up"))
     count = stage.effort.small_reads
 
     return Sides(
         {
             "fabric": lambda run: objects(ours.run(job._replace(label=f"get-{clients}-{run}"))),
             "SeaweedFS": lambda run: _values(seaweed.read(count, clients)),
+            "fabric, by network": lambda run: objects(far.run(job._replace(label=f"far-{clients}-{run}"))),
         }
     )
 

@@ -34,7 +34,7 @@ def puts(stage: Stage, at_once: int) -> Sides:
 
 def gets(stage: Stage, at_once: int) -> Sides:
     """Each client downloads one file after the other, of twenty."""
-    clients, wire = stage.clients(), stage.wire()
+    clients, far, wire = stage.clients(), stage.far_clients(), stage.wire()
     job = _job("get", stage, at_once)
     clients.run(job._replace(operation="fill"))
     seconds = stage.effort.seconds / 2
@@ -43,6 +43,7 @@ def gets(stage: Stage, at_once: int) -> Sides:
         {
             "fabric": lambda run: megabytes(clients.run(job._replace(label=f"speedy-{at_once}-{run}"))),
             "ZeroMQ": lambda run: megabytes(wire.measure(False, SIZE, LIMIT_AT_ONCE, seconds)),
+            "fabric, by network": lambda run: megabytes(far.run(job._replace(label=f"far-{at_once}-{run}"))),
         }
     )
 

@@ -23,6 +23,7 @@ from bench.peers.http_client import Connection
 from bench.peers.programs import free_ports, running, wait_for
 from bench.peers.seaweed import Seaweed, running_seaweed
 from bench.wire_limit import WireLimit
+from fabric.settings import Settings
 
 FABRIC, FABRIC_OF_ONE, SEAWEED, DEBIAN = "fabric", "fabric of one replica", "SeaweedFS", "docker-registry"
 WIRE, BARE_HTTP = "ZeroMQ", "bare HTTP"
@@ -80,6 +81,11 @@ class Stage:
     def clients(self, number: int = 0) -> Clients:
         """A process with a client of the fabric of three replicas; another for each number."""
         return self._once(f"{FABRIC}, client {number}", lambda: Clients(self.fabric().proxy, 1))
+
+    def far_clients(self) -> Clients:
+        """A client that has all bytes sent to it, as one on another machine has."""
+        settings = Settings(near_reads=False)
+        return self._once(f"{FABRIC}, far client", lambda: Clients(self.fabric().proxy, 1, settings))
 
     def second_registry(self) -> str:
         """The URL of one more registry process of the fabric of three replicas."""
