@@ -39,6 +39,12 @@ def megabytes(sample: Sample) -> Values:
     return {"megabytes_per_s": round(sample.megabytes_per_s, 2)}
 
 
+def megabytes_beside(sample: Sample) -> Values:
+    """Of a side that is only shown: calls that failed are told, and end nothing."""
+    rate = {"megabytes_per_s": round(sample.megabytes_per_s, 2)}
+    return rate | ({"failed_calls": float(sum(sample.errors.values()))} if sample.errors else {})
+
+
 def latencies(sample: Sample) -> Values:
     """Of single operations, in milliseconds."""
     return {

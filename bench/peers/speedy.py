@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bench.disk_limit import append_durably
 from bench.objects import Job
-from bench.peers.sides import Sides, megabytes
+from bench.peers.sides import Sides, megabytes, megabytes_beside
 from bench.peers.stage import Stage
 from fabric.settings import GIB, MIB
 
@@ -43,7 +43,9 @@ def gets(stage: Stage, at_once: int) -> Sides:
         {
             "fabric": lambda run: megabytes(clients.run(job._replace(label=f"speedy-{at_once}-{run}"))),
             "ZeroMQ": lambda run: megabytes(wire.measure(False, SIZE, LIMIT_AT_ONCE, seconds)),
-            "fabric, by network": lambda run: megabytes(far.run(job._replace(label=f"far-{at_once}-{run}"))),
+            "fabric, by network": lambda run: megabytes_beside(
+                far.run(job._replace(label=f"far-{at_once}-{run}"))
+            ),
         }
     )
 

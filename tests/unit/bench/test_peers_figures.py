@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from bench.errors import BenchError
 from bench.peers.figures import Outcome, Run, Target, attained, figure_of, order_of, side_of
 from bench.peers.plots import bars, times_target
 from bench.peers.report import number, value_name
 from bench.peers.rows import rows, select
+from bench.peers.sides import megabytes, megabytes_beside
+from bench.stats import Sample
 
 RATE = "objects_per_s"
 
@@ -97,3 +100,12 @@ def test_every_row_has_a_name_of_its_own_and_can_be_chosen() -> None:
     ]
     assert [row.name for row in select(rows(), ["pull-256MiB-c4"])] == ["pull-256MiB-c4"]
     assert select(rows(), ["nothing"]) == []
+
+
+def test_calls_that_failed_end_a_figure_and_are_only_told_beside_it() -> None:
+    sample = Sample([0.5], 1_000_000, 0.5, {"DEADLINE": 3, "BUSY": 1})
+
+    with pytest.raises(BenchError, match="DEADLINE"):
+        megabytes(sample)
+    assert megabytes_beside(sample) == {"megabytes_per_s": 2.0, "failed_calls": 4.0}
+    assert megabytes_beside(sample._replace(errors={})) == {"megabytes_per_s": 2.0}
