@@ -71,6 +71,9 @@ class Client:
             effects += action()
         return effects
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        return []
+
     def next_deadline(self) -> float | None:
         deadlines = [timer[0] for timer in self._timers]
         call = self._calls.next_deadline()

@@ -265,15 +265,22 @@ class Process:
         life = self.incarnation
         self._doing = True
         self._do_each(effects, life)
+        self._end_turn(life)
         while self._unsent and self.alive and self.incarnation == life:
             assert self.built is not None
             sender = self._unsent.popleft()
             answer = codec.failed(Unavailable(f"{sender.route!s} cannot be reached"))
             self._do_each(self.built.role.receive(answer, sender, self.world.now), life)
+            self._end_turn(life)
         self._doing = False
         if self.alive and self.incarnation == life:
             self._schedule_tick()
             self.world.inspect(self)
+
+    def _end_turn(self, life: int) -> None:
+        if self.alive and self.incarnation == life:
+            assert self.built is not None
+            self._do_each(self.built.role.on_turn_end(self.world.now), life)
 
     def _do_each(self, effects: list[Effect], life: int) -> None:
         network = self.world.network

@@ -46,7 +46,7 @@ from fabric.chunk.write_queue import Ticket, WriteQueue
 from fabric.errors import BadRequest, Busy, FabricError, NoFragment, Unavailable
 from fabric.node.calls import Calls
 from fabric.node.effects import WORKER, Effect, Exit, Payload, Reply, Run, Sender
-from fabric.settings import Settings
+from fabric.settings import KIB, Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
     AbortFragment,
@@ -72,6 +72,8 @@ from fabric.wire.messages import (
 LISTINGS_MAX = 64
 """Listings for peers that may be under way; beyond that the answer is BUSY."""
 PAGE_ENTRIES = 4096
+LARGE_BYTES = 64 * KIB
+"""Writes and reads of so much begin at once; smaller ones wait for what else has come, to share a batch."""
 
 log = logging.getLogger("fabric")
 
@@ -185,6 +187,10 @@ class ChunkRole:
             effects += [*beat, Run(READ_LANE, StatusJob())]
         return effects + self._go_on(now)
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        """Begin to write and to read what has come."""
+        return self._writes.take(now) + self._reads.take(now)
+
     def next_deadline(self) -> float | None:
         """The earliest of the above."""
         deadlines = (
@@ -199,7 +205,7 @@ class ChunkRole:
 
     def _go_on(self, now: float) -> list[Effect]:
         """What any event may have made possible."""
-        effects = self._writes.take(now) + self._reads.take(now)
+        effects: list[Effect] = []
         if self._wants_catch_up and self._deletions.is_done and self._writes.is_idle:
             effects += self._start_catch_up(now)
         synced = self._synced()
@@ -243,7 +249,7 @@ class ChunkRole:
 
         ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
         self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload))
-        return []
+        return self._writes.take(now) if length >= LARGE_BYTES else []
 
     def _on_abort(self, m: AbortFragment, sender: Sender, now: float) -> list[Effect]:
         self._check_group(m.group)
@@ -278,7 +284,7 @@ class ChunkRole:
         ticket = ReadTicket(on_done, now + m.deadline_ms / 1000)
         is_near = bool(m.near) and m.near == self._host
         self._reads.add(ReadItem(ticket, m.fid, m.offset, m.length, is_near))
-        return []
+        return self._reads.take(now) if m.length >= LARGE_BYTES and not is_near else []
 
     def _on_list_buckets(self, m: ListBuckets, sender: Sender, now: float) -> list[Effect]:
         def on_done(done: DigestsDone, now: float) -> list[Effect]:

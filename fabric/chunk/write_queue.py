@@ -3,7 +3,7 @@
 An idle disk writes at once; a busy one gets larger batches by itself, with no timer.  The bytes held
 here are bounded for clients; what the server itself adds (pulled fragments, deletions) has its own bounds.
 
-``take`` follows every event, so what it finds new was added at that very time.
+``take`` follows every turn, so what it finds new was added about at that time.
 """
 
 from __future__ import annotations

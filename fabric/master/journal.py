@@ -40,22 +40,27 @@ class Journal:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def submit(self, change: Change, now: float, weight_bytes: int = 0) -> list[Effect]:
-        """Apply a change as soon as no batch is being written."""
+    def submit(self, change: Change, weight_bytes: int = 0) -> None:
+        """Have ``flush`` apply a change as soon as no batch is being written."""
         self._queue.append((change, weight_bytes))
         self.queued_bytes += weight_bytes
-        return self._flush(now)
+
+    @property
+    def is_waiting(self) -> bool:
+        """There are changes, and no batch that they would have to wait for."""
+        return bool(self._queue) and not self._busy
 
     def on_written(self, written: Written, now: float) -> list[Effect]:
-        """The batch is durable: do what waited for that, then write the next one."""
+        """The batch is durable: do what waited for that."""
         if written.error:
             return [Exit(f"the master's store cannot be written: {written.error}")]
         afters, self._afters = self._afters, []
         effects = [effect for after in afters for effect in after(now)]
         self._busy = False
-        return effects + self._flush(now)
+        return effects
 
-    def _flush(self, now: float) -> list[Effect]:
+    def flush(self, now: float) -> list[Effect]:
+        """Apply what waits and begin to write it, unless a batch is being written."""
         effects: list[Effect] = []
         while self._queue and not self._busy:
             self._busy = True

@@ -171,7 +171,8 @@ class MasterRole:
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
-        return self._journal.submit(lambda delta, now: self._begin(delta, term), now)
+        self._journal.submit(lambda delta, now: self._begin(delta, term))
+        return []
 
     def _begin(self, delta: DeltaStore, term: int) -> After:
         """Make the term durable, after references for what an earlier version has stored."""
@@ -184,7 +185,8 @@ class MasterRole:
 
         def on_durable(now: float) -> list[Effect]:
             if not is_built:
-                return self._journal.submit(lambda delta, now: self._begin(delta, term), now)
+                self._journal.submit(lambda delta, now: self._begin(delta, term))
+                return []
             self._term = term
             self._publisher.start(term)
             return []
@@ -219,6 +221,16 @@ class MasterRole:
         except StoreError as error:
             return [Exit(f"the master's store cannot be read: {error}")]
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        """Begin to make durable what the messages of this turn want to change."""
+        effects: list[Effect] = []
+        try:
+            while self._journal.is_waiting:
+                effects += self._settle(self._journal.flush(now), now)
+        except StoreError as error:
+            return [Exit(f"the master's store cannot be read: {error}")]
+        return effects
+
     def next_deadline(self) -> float | None:
         """The next lease to run out, group to try again, or step of upkeep."""
         if not self._term:
@@ -233,7 +245,7 @@ class MasterRole:
             return effects
         while self._groups.dirty:
             for change in self._groups.reconcile():
-                effects += self._journal.submit(change, now)
+                self._journal.submit(change)
         return effects + self._publisher.publish_if_changed()
 
     def _on_request(self, message: Request, sender: Sender, now: float) -> list[Effect]:
@@ -286,7 +298,8 @@ class MasterRole:
 
             return on_durable
 
-        return self._journal.submit(confirm, now)
+        self._journal.submit(confirm)
+        return []
 
     def _on_report_failure(self, report: ReportFailure, sender: Sender, now: float) -> list[Effect]:
         if report.server in self._membership.nodes:
@@ -417,7 +430,8 @@ class MasterRole:
                 refusal = Reply(sender, failed(error))
                 return lambda now: [refusal]
 
-        return self._journal.submit(change, now, weight_bytes)
+        self._journal.submit(change, weight_bytes)
+        return []
 
     # --- the operator -----------------------------------------------------------------------------
 

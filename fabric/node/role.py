@@ -28,6 +28,14 @@ class Role(Protocol):
         """Called when ``next_deadline()`` has passed, and harmless at any other time."""
         ...
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        """Called when what had come has been received: begin what was gathered meanwhile, as one batch.
+
+        There may be many calls of ``receive`` before it, or one; ``start`` and ``on_tick`` are followed by it
+        too.
+        """
+        ...
+
     def next_deadline(self) -> float | None:
         """The time of the next ``on_tick`` that matters; None when nothing is due."""
         ...

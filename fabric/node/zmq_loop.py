@@ -123,7 +123,7 @@ class ZmqLoop:
                 if signals_fd is not None:
                     self._watch(signals_fd, lambda: drain(signals_fd))
                 self._do(self._role.start(time.monotonic()))
-                self._flush()
+                self._end_turn()
                 while self._status is None:
                     self._turn()
         finally:
@@ -149,6 +149,11 @@ class ZmqLoop:
         now = time.monotonic()
         if self._status is None and deadline is not None and deadline <= now:
             self._do(self._role.on_tick(now))
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._status is None:
+            self._do(self._role.on_turn_end(time.monotonic()))
         self._flush()
 
     def _look(self) -> set[int]:

@@ -106,6 +106,10 @@ class ProxyRole:
         self._link.hurry_if_stale(now)
         return effects + self._link.on_tick(now) + self._mover.on_tick(now)
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        """Nothing is gathered here: what comes goes on at once."""
+        return []
+
     def next_deadline(self) -> float | None:
         """The earliest of the next call's end, the next timer, the next refresh, and the next moves."""
         due = self._link.next_deadline()

@@ -211,7 +211,7 @@ class World:
         return False
 
     def _do(self, server: Server, effects: list[Effect]) -> None:
-        for effect in effects:
+        for effect in [*effects, *server.role.on_turn_end(self.now)]:
             if isinstance(effect, Run):
                 server.lanes[effect.lane].append(effect.job)
             elif isinstance(effect, Exit):

@@ -55,6 +55,9 @@ class ScriptedProxy:
     def on_tick(self, now: float) -> list[Effect]:
         return []
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        return []
+
     def next_deadline(self) -> float | None:
         return None
 
@@ -91,6 +94,9 @@ class MemoryProxy:
         return []
 
     def on_tick(self, now: float) -> list[Effect]:
+        return []
+
+    def on_turn_end(self, now: float) -> list[Effect]:
         return []
 
     def next_deadline(self) -> float | None:

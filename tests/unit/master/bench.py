@@ -98,7 +98,7 @@ class MasterBench:
 
     def _settle(self, effects: list[Effect]) -> list[Effect]:
         left: list[Effect] = []
-        queue = list(effects)
+        queue = [*effects, *self.role.on_turn_end(self.now)]
         while queue:
             effect = queue.pop(0)
             if not isinstance(effect, Run):
@@ -108,6 +108,7 @@ class MasterBench:
             else:
                 assert effect.lane == "store"
                 queue += self.role.receive(store_worker(self.store)(effect.job), WORKER, self.now)
+                queue += self.role.on_turn_end(self.now)
         return left
 
     # --- conversations ----------------------------------------------------------------------------

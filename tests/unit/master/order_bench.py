@@ -43,7 +43,8 @@ def order(bench: MasterBench, apply: Order) -> list[Effect]:
             return lambda now: []
 
     role = bench.role
-    effects = bench._settle(role._settle(role._journal.submit(change, bench.now), bench.now))
+    role._journal.submit(change)
+    effects = bench._settle([])
     if refusals:
         raise refusals[0]
     return effects

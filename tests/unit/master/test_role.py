@@ -137,9 +137,12 @@ def test_the_operators_word_is_durable_before_it_is_confirmed() -> None:
     assert bench.ask(GetStatus(1_000), ClusterStatus).nodes[1].wanted == "rw"
 
 
-def test_a_status_set_meanwhile_does_not_hide_from_the_group_that_a_disk_was_replaced() -> None:
+def test_a_status_set_meanwhile_does_not_hide_from_the_group_that_a_disk_was_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench, servers = writable_bench()
     bench.tick(10.0)
+    monkeypatch.setattr("fabric.master.journal.CHANGES_PER_BATCH_MAX", 1)
     bench.hold = True
     servers[1].restart()
     bench.heartbeat(servers[1])

@@ -57,6 +57,9 @@ class Echo:
         self.times.append(now)
         return []
 
+    def on_turn_end(self, now: float) -> list[Effect]:
+        return []
+
     def next_deadline(self) -> float | None:
         return self.deadline
 
