@@ -22,7 +22,7 @@ from typing import Any
 
 import zmq
 
-from fabric.errors import BadMessage, FabricError, Unavailable
+from fabric.errors import BadMessage, Busy, FabricError, Unavailable
 from fabric.node import bundles, frames
 from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender
 from fabric.node.lanes import Crashed, Lane, Lanes
@@ -38,6 +38,8 @@ from fabric.wire.messages import Message, Request
 MESSAGES_PER_TURN_MAX = 128
 """Read from one socket before the others and the clock get their turn."""
 REPLIES_HELD_BYTES_MAX = 64 * 1024 * 1024
+"""Of replies that wait for slow peers; beyond it their answer is BUSY."""
+REFUSALS_HELD_BYTES_MAX = 4 * 1024 * 1024
 RETRY_REPLIES_S = 0.005
 LANES_CLOSE_S = 30.0
 
@@ -351,7 +353,12 @@ class ZmqLoop:
 
     def _hold(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> None:
         size = len(header) + (len(payload) if payload is not None else 0)
-        if self._held_bytes + size > REPLIES_HELD_BYTES_MAX:
+        if self._held_bytes + size > REPLIES_HELD_BYTES_MAX and payload is not None:
+            # It may ask again; without any answer it would wait until its deadline.
+            busy = Busy("too many bytes wait for peers that do not take their replies")
+            header, payload = codec.encode(codec.request_id_of(header), codec.failed(busy)), None
+            size = len(header)
+        if self._held_bytes + size > REPLIES_HELD_BYTES_MAX + REFUSALS_HELD_BYTES_MAX:
             log.warning("a peer does not take its replies; one was dropped")
             return
         self._held.setdefault(route, deque()).append((correlation, header, payload))

@@ -46,6 +46,12 @@ def encode(request_id: int, message: Message) -> bytes:
     return _PREFIX.pack(PROTOCOL_VERSION, request_id) + _encoder.encode(message)
 
 
+def request_id_of(frame: bytes) -> int:
+    """The request id in a header frame that ``encode`` made."""
+    request_id: int = _PREFIX.unpack_from(frame)[1]
+    return request_id
+
+
 def decode(frame: bytes | memoryview) -> tuple[int, Message]:
     """The request id and the typed message of a header frame.
 

@@ -15,7 +15,7 @@ import zmq
 
 from fabric.errors import BadMessage
 from fabric.node.effects import Reply, Send
-from fabric.node.zmq_loop import BindFailed, ZmqLoop
+from fabric.node.zmq_loop import REFUSALS_HELD_BYTES_MAX, BindFailed, ZmqLoop
 from fabric.settings import FRAGMENT_BYTES_MAX, HEADER_BYTES_MAX, KIB, MIB
 from fabric.wire import codec
 from fabric.wire.messages import (
@@ -340,11 +340,27 @@ def test_replies_held_for_a_peer_that_went_away_are_let_go():
         assert it.loop._held_bytes == 0
 
 
-def test_beyond_its_limit_replies_are_dropped_and_life_goes_on(monkeypatch, caplog):
+def test_beyond_its_limit_a_slow_peer_is_told_to_ask_again(monkeypatch):
     monkeypatch.setattr("fabric.node.zmq_loop.REPLIES_HELD_BYTES_MAX", 8 * MIB)
     with running() as it, RawPeer(it.endpoint, RCVHWM=1, RCVBUF=64 * KIB) as slow:
         for request_id in range(1, 151):
             slow.send(request_id, ReadFragment(1000, 1, 1, 0, MIB))
+        ask_until(lambda: len(it.role.received) >= 150, it.endpoint)
+        assert 0 < it.loop._held_bytes <= 8 * MIB + REFUSALS_HELD_BYTES_MAX
+        answers = [slow.receive() for _ in range(150)]
+        assert [number for number, _, _ in answers] == list(range(1, 151)), "each has an answer"
+        assert {answer.code for _, answer, _ in answers if isinstance(answer, Failed)} == {"BUSY"}
+        assert any(payload == [b"x" * MIB] for _, _, payload in answers)
+
+
+def test_what_is_beyond_that_too_is_dropped_and_life_goes_on(monkeypatch, caplog):
+    monkeypatch.setattr("fabric.node.zmq_loop.REPLIES_HELD_BYTES_MAX", 8 * MIB)
+    monkeypatch.setattr("fabric.node.zmq_loop.REFUSALS_HELD_BYTES_MAX", 0)
+    with running() as it, RawPeer(it.endpoint, RCVHWM=1, RCVBUF=64 * KIB) as slow:
+        for request_id in range(1, 151):
+            slow.send(request_id, ReadFragment(1000, 1, 1, 0, MIB - 100))
+        for request_id in range(151, 3000):
+            slow.send(request_id, ReadFragment(1000, 1, 1, 0, 0))
         ask_until(lambda: "one was dropped" in caplog.text, it.endpoint)
         assert 0 < it.loop._held_bytes <= 8 * MIB
 
