@@ -169,7 +169,7 @@ MUTATIONS = [
         [(Standing, "refusal", _refusal_without_epoch)],
         15,
         ("P6",),
-        ("read-only", "kill chunk"),
+        ("isolate", "read-only"),
     ),
     Mutation(
         "reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 10, ("P3",), _KILLS
