@@ -165,6 +165,9 @@ def _open(where: Path, create: bool) -> Any:
             bloom_filter_bits=10,
             write_buffer_size=16 * 1024 * 1024,
             lru_cache_size=64 * 1024 * 1024,
+            # A random look-up among two million objects takes 4 µs instead of 17 without, for a fifth more
+            # on the disk: a block is used where it lies in the page cache.
+            compression=None,
         )
     except plyvel.Error as error:
         raise _translate(error, where) from error
