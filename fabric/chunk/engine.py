@@ -296,7 +296,9 @@ class Engine:
             return ReadResult(item.token, error=BadRange(text))
         if item.place_only:
             file, position = file_name(data_file.number), entry.offset + RECORD_HEADER_BYTES
-            return ReadResult(item.token, b"", entry.checksum, file=file, position=position)
+            return ReadResult(
+                item.token, b"", entry.checksum, file=file, position=position, near_bytes=item.length
+            )
         try:
             payload = data_file.read(item.fid, entry.offset, entry.length, entry.checksum)
         except BadChecksum as error:

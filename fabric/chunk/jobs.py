@@ -122,6 +122,8 @@ class ReadResult(msgspec.Struct, frozen=True):
     file: str = ""
     """Name of the file that the payload is in, when only its place was wanted."""
     position: int = 0
+    near_bytes: int = 0
+    """What the asker reads there by itself."""
 
 
 class ReadDone(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ class ReadQueue:
         self._reading = 0
         """Reads that threads are at."""
         self.done_count = 0
-        """Reads that gave bytes, since the start."""
+        """Reads that gave bytes or a place, since the start."""
         self.done_bytes = 0
 
     @property
@@ -90,6 +90,6 @@ class ReadQueue:
         for result in done.results:
             if result.error is None:
                 self.done_count += 1
-                self.done_bytes += len(result.payload)
+                self.done_bytes += len(result.payload) + result.near_bytes
             effects += result.token.done(result, now)
         return effects
