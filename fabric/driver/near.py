@@ -51,7 +51,12 @@ class NearFiles:
 
     @property
     def host(self) -> str:
-        """What to say in a question; empty when bytes are wanted in any case."""
+        """What to say in a question; empty when bytes are wanted in any case.
+
+        So it is for a while when files could not be opened: each place that is of no use costs a question.
+        """
+        if self._denied and self._monotonic_s() < max(self._denied.values()):
+            return ""
         return self._host
 
     async def read(self, file: str, position: int, length: int, checksum: int) -> memoryview | None:

@@ -100,7 +100,9 @@ def test_a_directory_that_may_not_be_read_is_left_alone_for_a_while(
         for _ in range(3):
             assert await files.read(file, POSITION, len(SMALL), sum_of(SMALL)) is None
         assert len(opened) == 1
+        assert files.host == "", "places are of no use now"
         now = DENIED_S + 1
+        assert files.host == host_id()
         assert await files.read(file, POSITION, len(SMALL), sum_of(SMALL)) is None
         assert len(opened) == 2
 
