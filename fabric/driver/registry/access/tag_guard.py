@@ -8,19 +8,18 @@ The caller that meets ``Precondition`` looks again, comes back, and is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from fabric.driver.object_store import Buffer, ObjectReader, ObjectStore, ObjectWriter
+from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.errors import RegistryError
 from fabric.driver.registry.names import tags_prefix
+from fabric.driver.registry.store_layer import StoreLayer
 from fabric.errors import NotFound
 from fabric.wire.messages import (
     AnyOperation,
     DeleteOperation,
-    FragmentRef,
-    Listing,
     MoveOperation,
     ObjectInfo,
     PutOperation,
@@ -30,11 +29,11 @@ IsImmutable = Callable[[str, str], bool]
 """Of a repository's tag."""
 
 
-class TagGuard:
+class TagGuard(StoreLayer):
     """An ``ObjectStore`` that refuses to change immutable tags with RegistryError DENIED."""
 
     def __init__(self, store: ObjectStore, is_immutable: IsImmutable) -> None:
-        self._store = store
+        super().__init__(store)
         self._is_immutable = is_immutable
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
@@ -78,47 +77,8 @@ class TagGuard:
         _, tag = tag_of_path(operation.path)
         raise RegistryError(405, "DENIED", f"the tag {tag} is immutable and stays", {"tag": tag})
 
-    # --- passed on ----------------------------------------------------------------------------------
-
-    async def stat(self, path: str) -> ObjectInfo:
-        """As the store's."""
-        return await self._store.stat(path)
-
-    async def open(self, path: str, offset: int = 0, length: int | None = None) -> ObjectReader:
-        """As the store's."""
-        return await self._store.open(path, offset, length)
-
-    async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
-        """As the store's."""
-        return await self._store.read(path, bytes_max)
-
-    async def put(
-        self,
-        path: str,
-        data: Buffer,
-        *,
-        digest: str = "",
-        attributes: Mapping[str, str] | None = None,
-        if_generation: int = -1,
-        immutable: bool = False,
-    ) -> ObjectInfo:
-        """As the store's; not for tags."""
+    def _check_put(self, path: str) -> None:
         assert tag_of_path(path) == ("", ""), "tags are set by commits"
-        return await self._store.put(
-            path, data, digest=digest, attributes=attributes, if_generation=if_generation, immutable=immutable
-        )
-
-    def writer(self, path: str, size: int) -> ObjectWriter:
-        """As the store's."""
-        return self._store.writer(path, size)
-
-    async def stage(self, data: Buffer) -> Sequence[FragmentRef]:
-        """As the store's."""
-        return await self._store.stage(data)
-
-    async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """As the store's."""
-        return await self._store.list(prefix, delimiter=delimiter, after=after, limit=limit)
 
 
 def _bound(operation: PutOperation, generation: int) -> PutOperation:

@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from fabric.driver.object_store import Buffer, ObjectReader, ObjectStore, ObjectWriter
+from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.hooks.changes import Change, changes_of
 from fabric.driver.registry.hooks.decoding import decoded
 from fabric.driver.registry.hooks.origin import Origin, current_origin
 from fabric.driver.registry.hooks.wishes import Wish
-from fabric.wire.messages import AnyOperation, FragmentRef, Listing, ObjectInfo, PutOperation
+from fabric.driver.registry.store_layer import StoreLayer
+from fabric.wire.messages import AnyOperation, ObjectInfo, PutOperation
 
 OUTBOX_PREFIX = "outbox/"
 
@@ -83,7 +84,7 @@ def entries_for(wishes: Iterable[Wish], entry: Entry) -> list[PutOperation]:
     return steps
 
 
-class Announcer:
+class Announcer(StoreLayer):
     """An ``ObjectStore`` whose commits put events into the outbox.
 
     ``wishes`` tells the hooks at this moment, by name; ``written`` is called after a commit with the names
@@ -101,7 +102,7 @@ class Announcer:
         who: str = "",
         written: Callable[[Iterable[str]], None] = lambda names: None,
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._wishes = wishes
         self._source = source
         self._wall_ms = wall_ms
@@ -128,44 +129,3 @@ class Announcer:
         who = origin.user or self._who
         named = (each if each.who else msgspec.structs.replace(each, who=who) for each in changes)
         return Entry(self._new_id(), self._wall_ms(), tuple(named), origin, self._source)
-
-    # --- passed on ----------------------------------------------------------------------------------
-
-    async def stat(self, path: str) -> ObjectInfo:
-        """As the store's."""
-        return await self._store.stat(path)
-
-    async def open(self, path: str, offset: int = 0, length: int | None = None) -> ObjectReader:
-        """As the store's."""
-        return await self._store.open(path, offset, length)
-
-    async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
-        """As the store's."""
-        return await self._store.read(path, bytes_max)
-
-    async def put(
-        self,
-        path: str,
-        data: Buffer,
-        *,
-        digest: str = "",
-        attributes: Mapping[str, str] | None = None,
-        if_generation: int = -1,
-        immutable: bool = False,
-    ) -> ObjectInfo:
-        """As the store's; tags and manifests are set by commits."""
-        return await self._store.put(
-            path, data, digest=digest, attributes=attributes, if_generation=if_generation, immutable=immutable
-        )
-
-    def writer(self, path: str, size: int) -> ObjectWriter:
-        """As the store's."""
-        return self._store.writer(path, size)
-
-    async def stage(self, data: Buffer) -> Sequence[FragmentRef]:
-        """As the store's."""
-        return await self._store.stage(data)
-
-    async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """As the store's."""
-        return await self._store.list(prefix, delimiter=delimiter, after=after, limit=limit)

@@ -19,10 +19,10 @@ more, the check of the book.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from fabric.driver.object_store import Buffer, ObjectReader, ObjectStore, ObjectWriter
+from fabric.driver.object_store import ObjectStore
 from fabric.driver.registry.errors import RegistryError, quota_exceeded
 from fabric.driver.registry.names import Digest, blob_path
 from fabric.driver.registry.quota.accounting import (
@@ -45,9 +45,10 @@ from fabric.driver.registry.quota.book import (
     read_book,
     read_figures,
 )
+from fabric.driver.registry.store_layer import StoreLayer
 from fabric.errors import NotFound, Precondition, Unavailable
 from fabric.settings import OPERATIONS_MAX
-from fabric.wire.messages import AnyOperation, FragmentRef, Listing, ObjectInfo
+from fabric.wire.messages import AnyOperation, ObjectInfo
 
 _PLANS_MAX = 25
 _TRIES_OF_A_PLAN_MAX = 8
@@ -71,7 +72,7 @@ class Memory:
         self.totals: dict[str, Figures] = {}
 
 
-class AccountedStore:
+class AccountedStore(StoreLayer):
     """An ``ObjectStore`` whose commits keep the accounts.
 
     A commit that would take an account beyond its limit raises RegistryError DENIED, with nothing
@@ -79,7 +80,7 @@ class AccountedStore:
     """
 
     def __init__(self, store: ObjectStore, memory: Memory | None = None, *, refuses: bool = True) -> None:
-        self._store = store
+        super().__init__(store)
         self._memory = memory if memory is not None else Memory()
         self._refuses = refuses
 
@@ -237,44 +238,5 @@ class AccountedStore:
             return None
         return quota_exceeded(account.repositories, account.limit_bytes, used, size)
 
-    # --- passed on ------------------------------------------------------------------------------------
-
-    async def stat(self, path: str) -> ObjectInfo:
-        """As the store's."""
-        return await self._store.stat(path)
-
-    async def open(self, path: str, offset: int = 0, length: int | None = None) -> ObjectReader:
-        """As the store's."""
-        return await self._store.open(path, offset, length)
-
-    async def read(self, path: str, bytes_max: int) -> tuple[ObjectInfo, bytes]:
-        """As the store's."""
-        return await self._store.read(path, bytes_max)
-
-    async def put(
-        self,
-        path: str,
-        data: Buffer,
-        *,
-        digest: str = "",
-        attributes: Mapping[str, str] | None = None,
-        if_generation: int = -1,
-        immutable: bool = False,
-    ) -> ObjectInfo:
-        """As the store's; not for what repositories own."""
+    def _check_put(self, path: str) -> None:
         assert not path.startswith(OWNERS_PREFIX), "ownerships are changed by commits"
-        return await self._store.put(
-            path, data, digest=digest, attributes=attributes, if_generation=if_generation, immutable=immutable
-        )
-
-    def writer(self, path: str, size: int) -> ObjectWriter:
-        """As the store's."""
-        return self._store.writer(path, size)
-
-    async def stage(self, data: Buffer) -> Sequence[FragmentRef]:
-        """As the store's."""
-        return await self._store.stage(data)
-
-    async def list(self, prefix: str, *, delimiter: str = "", after: str = "", limit: int = 1000) -> Listing:
-        """As the store's."""
-        return await self._store.list(prefix, delimiter=delimiter, after=after, limit=limit)
