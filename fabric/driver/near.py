@@ -67,27 +67,30 @@ class NearFiles:
         try:
             descriptor = self._descriptor(file)
             data = _read_at_once(descriptor, position, length) if length <= AT_ONCE_BYTES_MAX else None
-            if data is None or len(data) < length:
-                data = await self._read_in_thread(descriptor, position, length)
+            if data is not None and len(data) == length:
+                found = xxhash.xxh3_64_intdigest(data)
+            else:
+                data, found = await self._read_in_thread(descriptor, position, length)
         except FileNotFoundError:
             return None
         except OSError:
             self._denied[directory] = self._monotonic_s() + DENIED_S
             return None
-        if len(data) != length or xxhash.xxh3_64_intdigest(data) != checksum:
+        if len(data) != length or found != checksum:
             return None
         self.count += 1
         return memoryview(data)
 
-    async def _read_in_thread(self, descriptor: int, position: int, length: int) -> bytes:
+    async def _read_in_thread(self, descriptor: int, position: int, length: int) -> tuple[bytes, int]:
         # A copy of its own: the file may be closed while the thread reads.
         own = os.dup(descriptor)
 
-        def read() -> bytes:
+        def read() -> tuple[bytes, int]:
             try:
-                return os.pread(own, length, position)
+                data = os.pread(own, length, position)
             finally:
                 os.close(own)
+            return data, xxhash.xxh3_64_intdigest(data)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, read)
 

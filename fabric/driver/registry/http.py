@@ -109,11 +109,12 @@ def make_app(
     ``mirrors``: repositories that come from other registries.
     """
     gate = gate if gate is not None else Gate()
-    executor = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2), thread_name_prefix="sha")
+    count = min(8, os.cpu_count() or 2)
+    executor, writing = ThreadPoolExecutor(count, "sha"), ThreadPoolExecutor(count, "send")
     cache = NameCache(settings.registry_cache_bytes) if watch and settings.registry_cache_bytes else None
     accounts = accounted(store)
     announced = hooks.announcing(accounts) if hooks is not None else accounts
-    service = Service(gate.guarded(announced), settings, executor, cache, hooks, accounts)
+    service = Service(gate.guarded(announced), settings, executor, writing, cache, hooks, accounts)
     mirrors = mirrors if mirrors is not None else Mirrors([])
     mirroring = Mirroring(mirrors, service)
     legacy = Legacy(service, gate, store, executor, mirrors) if v1 else None
@@ -149,6 +150,7 @@ def make_app(
         await service.followers.close()
         await mirroring.close()
         executor.shutdown()
+        writing.shutdown()
         if legacy is not None:
             legacy.close()
         gate.close()

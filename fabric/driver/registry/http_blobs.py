@@ -80,7 +80,8 @@ async def answer(
         try:
             await response.prepare(request)
             async with aclosing(_content(layout, reader, opened)) as content:
-                await send(request, response, content, layout.length, service.settings.client_stall_timeout_s)
+                stall_s = service.settings.client_stall_timeout_s
+                await send(request, response, content, layout.length, stall_s, service.writing)
         finally:
             await reader.close()
     return response

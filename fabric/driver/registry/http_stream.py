@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable
+from concurrent.futures import Executor
 
 from aiohttp import web
 
 from fabric.driver.object_store import Buffer
 from fabric.driver.registry.errors import RegistryError
+from fabric.driver.registry.http_outlet import Outlet
 from fabric.errors import FabricError
 
 WRITE_BYTES = 256 * 1024
@@ -24,25 +26,66 @@ async def send(
     content: AsyncIterable[Buffer],
     length: int,
     stall_s: float,
+    threads: Executor,
 ) -> None:
-    """Write all ``length`` bytes, or cut the connection: a part must never look like the whole."""
+    """Write all ``length`` bytes, or cut the connection: a part must never look like the whole.
+
+    What is larger than ``WRITE_BYTES`` is written by ``threads`` where that can be.
+    """
     left = length
+    body = _Body(request, response, stall_s, threads)
     try:
         async for piece in content:
             left -= len(piece)
-            await _write(response, piece, stall_s)
+            await body.write(piece)
     except (FabricError, RegistryError) as error:
         _log.error("download of %s cut %d bytes before its end: %s", request.path, left, error)
         left = left or 1
     except TimeoutError:
         _log.warning("download of %s cut: the client took nothing for %g s", request.path, stall_s)
         left = left or 1
+    finally:
+        body.close()
     if left and request.transport is not None:
         request.transport.abort()
 
 
-async def _write(response: web.StreamResponse, piece: Buffer, stall_s: float) -> None:
-    view = memoryview(piece)
-    for start in range(0, len(view), WRITE_BYTES):
-        async with asyncio.timeout(stall_s):
-            await response.write(view[start : start + WRITE_BYTES])
+class _Body:
+    """Begins in the framework's way, with the headers; goes on past it when a piece is worth that."""
+
+    def __init__(
+        self, request: web.Request, response: web.StreamResponse, stall_s: float, threads: Executor
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._stall_s = stall_s
+        self._threads = threads
+        self._outlet: Outlet | None = None
+
+    async def write(self, piece: Buffer) -> None:
+        """Raises TimeoutError, ConnectionError."""
+        view = memoryview(piece)
+        if self._outlet is None and len(view) > WRITE_BYTES:
+            await self._write(view[:WRITE_BYTES], is_last=True)
+            view = view[WRITE_BYTES:]
+            self._outlet = Outlet.take(self._request, self._threads)
+        if self._outlet is not None:
+            await self._outlet.write(view, self._stall_s)
+            return
+        for start in range(0, len(view), WRITE_BYTES):
+            await self._write(view[start : start + WRITE_BYTES])
+
+    async def _write(self, view: memoryview, is_last: bool = False) -> None:
+        """``is_last``: return only when the transport holds nothing any more."""
+        transport = self._request.transport
+        if is_last and transport is not None:
+            transport.set_write_buffer_limits(high=0)
+        async with asyncio.timeout(self._stall_s):
+            await self._response.write(view)
+        if is_last and transport is not None:
+            transport.set_write_buffer_limits()
+
+    def close(self) -> None:
+        """The framework may write again."""
+        if self._outlet is not None:
+            self._outlet.close()

@@ -35,11 +35,15 @@ class Service:
         store: ObjectStore,
         settings: Settings,
         executor: Executor,
+        writing: Executor,
         cache: NameCache | None = None,
         hooks: Hooks | None = None,
         accounts: AccountedStore | None = None,
     ) -> None:
-        """``accounts``: the store that ``store`` writes to, whose commits count what repositories own."""
+        """``executor`` computes digests, ``writing`` sends large bodies.
+
+        ``accounts``: the store that ``store`` writes to, whose commits count what repositories own.
+        """
         self.settings = settings
         self.accounts = accounts if accounts is not None else AccountedStore(store)
         self.hooks = hooks
@@ -59,6 +63,7 @@ class Service:
         self.garbage = garbage_collection(store, settings, stamper)
         self.incoming = StreamGate(settings.registry_uploads_max)
         self.outgoing = StreamGate(settings.registry_downloads_max)
+        self.writing = writing
 
 
 def _new_upload_id() -> str:

@@ -165,7 +165,8 @@ async def get_layer(
             await response.prepare(request)
             pieces: Any = reader.__aiter__()
             async with aclosing(pieces):
-                await send(request, response, pieces, layout.length, service.settings.client_stall_timeout_s)
+                stall_s = service.settings.client_stall_timeout_s
+                await send(request, response, pieces, layout.length, stall_s, service.writing)
         finally:
             await reader.close()
     return response

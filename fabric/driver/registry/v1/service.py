@@ -25,6 +25,7 @@ class LegacyService:
         self.settings = service.settings
         self.incoming = service.incoming
         self.outgoing = service.outgoing
+        self.writing = service.writing
         self.store = store
         self.reading = LayerReading(store)
         self.sessions = Sessions(store, lambda: secrets.token_bytes(KEY_BYTES), time.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import ssl
 import threading
 import time
@@ -532,6 +533,22 @@ async def test_tls_and_a_new_certificate_without_a_restart(tmp_path: Path) -> No
         with pytest.raises(ValueError, match="restart"):
             registry.gate.replace(load_access(registry.path))
         assert await served_by("second")
+
+
+@asynchronous
+async def test_a_large_blob_goes_out_encrypted(tmp_path: Path) -> None:
+    make_certificate(tmp_path, "first")
+    text = '[tls]\ncertificate = "first.crt"\nkey = "first.key"'
+    data = os.urandom(9_000_000)
+    store = MemoryStore()
+    async with guarded(tmp_path, "", store=store) as open_to_all:
+        location = (await open_to_all.call("POST", "/v2/app/blobs/uploads/")).headers["Location"]
+        await open_to_all.call("PUT", f"{location}?digest={sha256(data)}", data=data)
+    async with guarded(tmp_path, text, store=store) as registry, aiohttp.ClientSession() as session:
+        context = ssl.create_default_context(cafile=str(tmp_path / "first.crt"))
+        url = f"https://127.0.0.1:{registry.port}/v2/app/blobs/{sha256(data)}"
+        async with session.get(url, ssl=context) as answer:
+            assert await answer.read() == data
 
 
 # --- tokens ---------------------------------------------------------------------------------------

@@ -1,0 +1,205 @@
+"""Large bodies, which threads write to the socket: every byte once and in order, whoever reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from fabric.driver.registry.http_outlet import Outlet
+from fabric.driver.registry.http_stream import WRITE_BYTES
+from fabric.settings import MIB, Settings
+from tests.unit.driver.registry.harness import Registry, registry
+
+BLOB = os.urandom(9 * MIB + 12_345)
+"""More than the kernel holds for a client that does not read."""
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+Test = Callable[..., Awaitable[None]]
+
+
+def on_both_loops(test: Test) -> Callable[..., None]:
+    """The transports of the two hand out their sockets in ways of their own."""
+
+    @pytest.mark.parametrize("loop", list(LOOPS))
+    @functools.wraps(test)
+    def run(loop: str) -> None:
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(test())  # type: ignore[arg-type]
+
+    del run.__wrapped__  # type: ignore[attr-defined]  # pytest would look there for the parameters
+    return run
+
+
+async def asked(
+    client: Registry, digest: str, *headers: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which the blob was asked for.  It takes little before it is read from."""
+    own = socket.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    own.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", client.port))
+    reader, writer = await asyncio.open_connection(sock=own, limit=64 * 1024)
+    ask(writer, digest, *headers)
+    return reader, writer
+
+
+def ask(writer: asyncio.StreamWriter, digest: str, *headers: str) -> None:
+    lines = [f"GET /v2/app/blobs/{digest} HTTP/1.1", "Host: x", *headers]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+
+
+async def body_of(reader: asyncio.StreamReader, pause_s: float = 0.0) -> bytes:
+    """The body of the next answer; with ``pause_s`` a rest after each piece."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    left = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    pieces = []
+    while left:
+        piece = await reader.read(min(left, MIB))
+        assert piece, f"{left} bytes are missing"
+        pieces.append(piece)
+        left -= len(piece)
+        await asyncio.sleep(pause_s)
+    return b"".join(pieces)
+
+
+def open_sockets() -> int:
+    links = (
+        os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)
+    )
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _is_open(number: str) -> bool:
+    return Path(f"/proc/self/fd/{number}").is_symlink()
+
+
+@on_both_loops
+async def test_one_answer_after_the_other_on_one_connection() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(BLOB)
+        reader, writer = await asked(client, digest)
+        ask(writer, digest, "Range: bytes=5000000-")
+        ask(writer, digest, "Range: bytes=7-17,4000000-8999999")
+        ask(writer, digest, "Range: bytes=1-3")
+        assert await body_of(reader) == BLOB
+        assert await body_of(reader) == BLOB[5_000_000:]
+        several = await body_of(reader)
+        assert BLOB[7:18] in several
+        assert BLOB[4_000_000:9_000_000] in several
+        assert await body_of(reader) == BLOB[1:4]
+        writer.close()
+
+
+@on_both_loops
+async def test_a_large_body_goes_past_the_framework() -> None:
+    written = 0
+    write = Outlet.write
+
+    async def counted(self: Outlet, data: memoryview, stall_s: float) -> None:
+        nonlocal written
+        written += len(data)
+        await write(self, data, stall_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Outlet, "write", counted)
+        async with registry() as client:
+            digest = await client.push_blob(BLOB)
+            reader, writer = await asked(client, digest)
+            assert await body_of(reader, pause_s=0.001) == BLOB
+            writer.close()
+    assert written == len(BLOB) - WRITE_BYTES
+
+
+@on_both_loops
+async def test_many_slow_readers_at_once_and_no_descriptor_stays() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(BLOB)
+        before = open_sockets()
+
+        async def pull() -> None:
+            reader, writer = await asked(client, digest)
+            assert await body_of(reader, pause_s=0.001) == BLOB
+            writer.close()
+            await writer.wait_closed()
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(pull() for _ in range(8)))
+            while open_sockets() > before:
+                await asyncio.sleep(0.01)
+
+
+@on_both_loops
+async def test_others_are_answered_while_a_reader_takes_nothing() -> None:
+    async with registry() as client:
+        digest = await client.push_blob(BLOB)
+        idle = [await asked(client, digest) for _ in range(20)]
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                assert (await client.call("GET", f"/v2/app/blobs/{digest}")).body == BLOB
+            for reader, writer in idle:
+                assert await body_of(reader) == BLOB
+                writer.close()
+
+
+@on_both_loops
+async def test_a_reader_that_leaves_or_stalls_frees_its_place_and_its_descriptors() -> None:
+    settings = Settings(registry_downloads_max=1, client_stall_timeout_s=0.3)
+    async with registry(settings=settings) as client:
+        digest = await client.push_blob(BLOB)
+        before = open_sockets()
+        for leaves in (True, False):
+            reader, writer = await asked(client, digest)
+            await reader.readexactly(100_000)
+            if leaves:
+                writer.transport.abort()
+            async with asyncio.timeout(10):
+                while (await client.call("GET", f"/v2/app/blobs/{digest}")).status == 429:
+                    await asyncio.sleep(0.01)
+            if not leaves:
+                async with asyncio.timeout(10):
+                    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                        await reader.readexactly(len(BLOB))
+                writer.close()
+        async with asyncio.timeout(10):
+            while open_sockets() > before + 1:  # the one that ``call`` keeps alive
+                await asyncio.sleep(0.01)
+
+
+def test_a_socket_is_not_closed_under_a_thread_that_sends() -> None:
+    """Its number could belong to another connection by then."""
+
+    class Late:
+        """An executor whose thread has not ended yet."""
+
+        def submit(self, *call: object) -> object:
+            from concurrent.futures import Future
+
+            self.future: Future[int] = Future()
+            self.future.set_running_or_notify_cancel()
+            return self.future
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_connection(sock=ours)
+        late = Late()
+        outlet = Outlet(writer.transport, ours.fileno(), late)  # type: ignore[arg-type]
+        writing = asyncio.create_task(outlet.write(b"x" * 1000, 1.0))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        outlet.close()
+        assert outlet._socket.fileno() >= 0
+        late.future.set_result(0)
+        assert outlet._socket.fileno() == -1
+        writer.close()
+        theirs.close()
+
+    asyncio.run(run())
