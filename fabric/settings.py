@@ -109,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A chunk server goes read-only when its disk has less room than this."""
     checkpoint_bytes: int = 256 * MIB
     """The durable watermark moves at least once in this many bytes."""
+    one_warm_copy: bool = True
+    """Of a large fragment one replica keeps the bytes in memory after a write; reads ask it first."""
     read_threads: int = 2
     scrub_bytes_per_s: Annotated[int, msgspec.Meta(ge=1)] = 8 * MIB
     """At which the scrub reads."""

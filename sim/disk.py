@@ -196,6 +196,7 @@ class FakeFile:
 
     def forget(self, offset: int, length: int) -> None:
         self._check_open()
+        self._disk.log.append(("forget", self._name, length))
         if self.inode.pages_lost:
             self.inode.content[offset : offset + length] = self.inode.on_disk()[offset : offset + length]
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # --- the rules ------------------------------------------------------------------------------------
 
-LANGUAGE = ("fabric.wire", "fabric.settings", "fabric.ids", "fabric.errors")
+LANGUAGE = ("fabric.wire", "fabric.warmth", "fabric.settings", "fabric.ids", "fabric.errors")
 """Each may import what stands to its right."""
 
 CONTRACTS = {
@@ -56,6 +56,7 @@ SHELLS = {
     "fabric.driver.fabric_store",
     "fabric.driver.reader",
     "fabric.driver.near",
+    "fabric.driver.registry.http_outlet",
     "fabric.driver.watching",
     "fabric.driver.writer",
     "fabric.driver.budget",

@@ -56,6 +56,8 @@ class StoreItem(msgspec.Struct, frozen=True):
     epoch: int
     checksum: int
     payload: Any
+    stays_warm: bool = True
+    """Its bytes stay in memory when they are on the disk."""
 
 
 class DeleteItem(msgspec.Struct, frozen=True):

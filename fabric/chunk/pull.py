@@ -68,6 +68,14 @@ class Puller:
         ticket = Ticket(on_done, expires_at=float("inf"))
         standing = self._standing
         self._writes.add(
-            StoreItem(ticket, entry.fid, standing.group, standing.epoch, entry.checksum, payload)
+            StoreItem(
+                ticket,
+                entry.fid,
+                standing.group,
+                standing.epoch,
+                entry.checksum,
+                payload,
+                stays_warm=standing.is_warm(entry.fid, len(payload)),
+            )
         )
         return []

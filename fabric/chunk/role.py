@@ -116,7 +116,7 @@ class ChunkRole:
         self._writes = WriteQueue()
         self._reads = ReadQueue(settings.read_threads)
         self._listings = 0
-        self._standing = Standing(server)
+        self._standing = Standing(server, settings.one_warm_copy)
         self._puller = Puller(self._calls, self._writes, self._standing)
         self._repairs = Repairs(self._puller, self._standing, rng)
         self._upkeep = Upkeep(settings)
@@ -248,7 +248,8 @@ class ChunkRole:
             return [Reply(sender, FragmentStored(m.group, m.epoch, m.fid, length, m.checksum))]
 
         ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
-        self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload))
+        stays_warm = self._standing.is_warm(m.fid, length)
+        self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload, stays_warm))
         return self._writes.take(now) if length >= LARGE_BYTES else []
 
     def _on_abort(self, m: AbortFragment, sender: Sender, now: float) -> list[Effect]:

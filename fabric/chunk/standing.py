@@ -16,6 +16,7 @@ what the master allows.  An assignment that came unasked changes the mode and no
 from __future__ import annotations
 
 from fabric.errors import FabricError, NotWritable, StaleEpoch
+from fabric.warmth import warm_replica
 from fabric.wire.messages import Assignment, Member
 
 WAIT, SYNC, RW, RO = "WAIT", "SYNC", "RW", "RO"
@@ -24,8 +25,9 @@ WAIT, SYNC, RW, RO = "WAIT", "SYNC", "RW", "RO"
 class Standing:
     """The last assignment and the lease."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, one_warm_copy: bool = True) -> None:
         self._server = server
+        self._one_warm_copy = one_warm_copy
         self.term = 0
         self.epoch = 0
         self.group = 0
@@ -49,6 +51,12 @@ class Standing:
         self.term, self.epoch, self.group, self.mode, self._members = after
         self.peers = [member.endpoint for member in assignment.members if member.server != self._server]
         return before != after
+
+    def is_warm(self, fid: int, length: int) -> bool:
+        """Whether this server is to keep the bytes of a fragment in memory, by ``warm_replica``."""
+        if not self._one_warm_copy:
+            return True
+        return warm_replica(fid, length, [member.server for member in self._members]) in ("", self._server)
 
     def refusal(self, group: int, epoch: int, now: float) -> FabricError | None:
         """Why a client's write of this group and epoch is not taken now; None when it is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,6 +64,8 @@ class _Segment(msgspec.Struct):
     changes: list[Change] = msgspec.field(default_factory=list)
     buffers: list[Buffer] = msgspec.field(default_factory=list)
     length: int = 0
+    cold: list[tuple[DataFile, int, int]] = msgspec.field(default_factory=list)
+    """What need not stay in memory: offset and length."""
 
 
 class Writer:
@@ -93,11 +96,14 @@ class Writer:
         self._wall_ms = wall_ms
         self._unmarked_bytes = 0
         self._unmarked_records = 0
+        self._cold: list[tuple[DataFile, int, int]] = []
+        """Ranges of bytes, offset and length, that are on the disk and need not be in memory."""
         self.failed = ""
         """Why nothing is written any more; empty while all is well."""
 
     def write(self, items: list[WriteItem], no_space_reason: str) -> list[Outcome]:
         """Do one batch.  With a ``no_space_reason`` fragments are refused with it; tombstones are written."""
+        self._let_go()
         errors: list[FabricError | None] = [None] * len(items)
         records: dict[int, _Record] = {}
         order: list[_Record] = []
@@ -144,6 +150,13 @@ class Writer:
         if self.failed:
             raise DiskFailed(self.failed)
         self._roll()
+
+    def _let_go(self) -> None:
+        """Have the system use the memory of the last batch for the next; nobody waits for that here."""
+        for data_file, offset, length in self._cold:
+            with suppress(DiskFailed):  # a hint
+                data_file.file.forget(offset, length)
+        self._cold.clear()
 
     # --- deciding ---------------------------------------------------------------------------------
 
@@ -265,6 +278,8 @@ class Writer:
             padding = -record.length % 8
             if padding:
                 segment.buffers.append(PADDING[padding])
+            if not item.stays_warm:
+                segment.cold.append((active, header.offset, size))
         segment.length += size
 
     def _finish(self, segment: _Segment) -> None:
@@ -284,6 +299,7 @@ class Writer:
         self.change(segment.changes)
         for fid, _, _ in segment.changes:
             self._quarantined.pop(fid, None)
+        self._cold += segment.cold
         self._unmarked_bytes += segment.length
         self._unmarked_records += len(segment.changes)
         segment.records.clear()

@@ -8,7 +8,7 @@ Where a replica was only busy the answer is ``BUSY``: its copy may be good.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fabric.errors import (
     BadChecksum,
@@ -23,6 +23,7 @@ from fabric.node.effects import Effect, Payload
 from fabric.proxy.context import Context
 from fabric.proxy.placement import order_replicas
 from fabric.proxy.timers import Timer
+from fabric.warmth import warm_replica
 from fabric.wire.codec import failed
 from fabric.wire.messages import Failed, FragmentData, FragmentRef, Message, NodeView, ReadFragment
 
@@ -70,11 +71,19 @@ class Download:
         context = self._context
         members = context.view.members(self._fragment.group)
         self._left = order_replicas(
-            members, context.outstanding, context.rng, lambda server: context.health.is_sick(server, now)
+            members,
+            context.outstanding,
+            context.rng,
+            lambda server: context.health.is_sick(server, now),
+            self._warm(members) if context.settings.one_warm_copy else "",
         )
         if len(self._left) > 1:
             self._hedge = context.timers.start(now + context.health.hedge_after_s, self._on_slow)
         return self._ask_next(now)
+
+    def _warm(self, members: Sequence[NodeView]) -> str:
+        fragment = self._fragment
+        return warm_replica(fragment.fid, fragment.length, [member.server for member in members])
 
     def _on_slow(self, now: float) -> list[Effect]:
         """Ask a second replica beside the first."""

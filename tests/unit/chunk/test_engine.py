@@ -426,3 +426,34 @@ def test_a_data_file_has_at_most_2_gib(size: int) -> None:
     with pytest.raises(msgspec.ValidationError, match="data_file_bytes_max"):
         settings_from({"data_file_bytes_max": size})
     assert settings_from({"data_file_bytes_max": 2**31}).data_file_bytes_max == 2**31
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_what_need_not_stay_in_memory_is_let_go_when_it_is_durable_and_nobody_waits() -> None:
+    bench = Bench()
+    bench.store(1)
+    bench.disk.log.clear()
+    cold, warm = msgspec.structs.replace(item(2), stays_warm=False), item(3)
+
+    assert bench.codes(warm, cold) == ["", ""]
+    assert [what for what, *_ in bench.disk.log] == ["write", "sync"]
+    bench.store(4)
+
+    assert bench.disk.log[2:4] == [("forget", FILE, record_bytes(100)), ("write", FILE, record_bytes(100))]
+    bench.disk.log.clear()
+    bench.store(5)
+    assert [what for what, *_ in bench.disk.log] == ["write", "sync"], "once is enough"
+    assert bench.content(2) == payload_of(2)
+
+
+def test_what_was_not_stored_is_not_let_go() -> None:
+    bench = Bench()
+    bench.store(1)
+    bench.disk.fail_syncs = 1
+    cold = msgspec.structs.replace(item(2), stays_warm=False)
+    assert bench.codes(cold) == ["DISK_FAILED"]
+    bench.disk.log.clear()
+    bench.codes(item(3))
+    assert "forget" not in [what for what, *_ in bench.disk.log]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import BATCH_ITEMS_MAX, WriteBatch
-from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES
+from fabric.chunk.record import RECORD_HEADER_BYTES, SUPERBLOCK_BYTES, record_bytes
 from fabric.chunk.write_queue import ITEM_BYTES
 from fabric.node.effects import Sender
 from fabric.settings import Settings
+from fabric.warmth import WARM_BYTES_MIN
 from fabric.wire.messages import (
     AbortFragment,
     Assignment,
@@ -224,6 +226,24 @@ def test_what_arrives_during_a_write_shares_the_next_one() -> None:
 
     assert [world.outcome(request) for request in later] == ["stored"] * 10
     assert [what for what, _, _ in disk.log] == ["write", "sync"]
+
+
+def forgotten(world: World, name: str) -> int:
+    log = world.servers[name].bench.disk.log
+    return sum(length for what, _, length in log if what == "forget")
+
+
+@pytest.mark.parametrize("one_warm_copy", [True, False])
+def test_one_replica_of_a_large_fragment_keeps_it_in_memory(one_warm_copy: bool) -> None:
+    settings = msgspec.structs.replace(SETTINGS, one_warm_copy=one_warm_copy)
+    world = World("a", "b", "c", settings=settings)
+    world.assign("RW", 1)
+    for name in "abc":
+        for fid in (30, 31, 32):
+            assert world.outcome(world.store(fid, name=name, size=WARM_BYTES_MIN)) == "stored"
+        world.store(33, name=name)  # what is let go, is with the next batch
+        cold = 2 * record_bytes(WARM_BYTES_MIN) if one_warm_copy else 0
+        assert forgotten(world, name) == cold, name
 
 
 def test_a_batch_is_bounded_in_count_and_in_bytes() -> None:

@@ -4,6 +4,7 @@ from fabric.errors import BadChecksum, BadRange, Busy, DiskFailed, NoFragment, U
 from fabric.node.effects import Sender
 from fabric.proxy.places import Places
 from fabric.settings import Settings
+from fabric.warmth import WARM_BYTES_MIN, warm_replica
 from fabric.wire.messages import (
     Failed,
     FragmentData,
@@ -269,3 +270,30 @@ def test_places_are_not_kept_without_end():
     places.keep(3, "here", "f", 3)
     assert [places.find(fid, "here") for fid in (1, 2, 3)] == [("f", 1), None, ("f", 3)]
     assert len(places) == 2
+
+
+# --- which replica has it in memory ---
+
+LARGE = [bytes([number]) * WARM_BYTES_MIN for number in range(6)]
+
+
+def asked_for_large(settings: Settings, seed: int = 0) -> list[str]:
+    """Who is asked for each of six fragments that follow each other."""
+    servers = []
+    for number, data in enumerate(LARGE):
+        world = World(settings=settings, seed=seed)
+        fragment = FragmentRef(1, 100 + number, len(data), checksum(data))
+        world.ask(GetFragment(8000, fragment, 0, len(data)))
+        servers.append(server_of(world.only(ReadFragment).endpoint))
+    return servers
+
+
+def test_the_replica_that_has_a_large_fragment_in_memory_is_asked():
+    expected = [warm_replica(100 + number, len(LARGE[0]), sorted(REPLICAS)) for number in range(6)]
+    assert sorted(set(expected)) == sorted(REPLICAS)
+    for seed in range(5):
+        assert asked_for_large(Settings(), seed) == expected
+
+
+def test_without_that_setting_any_is():
+    assert len({tuple(asked_for_large(Settings(one_warm_copy=False), seed)) for seed in range(5)}) > 1

@@ -1,7 +1,9 @@
 import random
 from collections import Counter
 
-from fabric.proxy.placement import choose_group, order_replicas
+import pytest
+
+from fabric.proxy.placement import WARM_LEAD, choose_group, order_replicas
 from fabric.wire.messages import GroupView, NodeView
 
 MIB = 1024 * 1024
@@ -57,6 +59,29 @@ def test_reads_go_to_the_less_loaded_of_two_healthy_replicas():
     members = [node("a", "RW"), node("b", "RW")]
     for seed in range(20):
         assert order_replicas(members, {"a": 3, "b": 1}, random.Random(seed))[0].server == "b"
+
+
+def test_the_replica_with_the_bytes_in_memory_is_asked_first():
+    members = [node("a", "RW"), node("b", "RW"), node("c", "RW")]
+    busy = {"a": 5, "b": 5, "c": 5 + WARM_LEAD}
+    for seed in range(20):
+        assert order_replicas(members, busy, random.Random(seed), warm="c")[0].server == "c"
+
+
+def test_but_not_when_others_have_clearly_less_to_do():
+    members = [node("a", "RW"), node("b", "RW"), node("c", "RW")]
+    busy = {"a": 9, "b": 5, "c": 6 + WARM_LEAD}
+    first = [order_replicas(members, busy, random.Random(seed), warm="c")[0].server for seed in range(60)]
+    assert first.count("c") < 20  # by chance, if both picks are worse
+
+
+@pytest.mark.parametrize("state", ["SYNCING", "OFFLINE"])
+def test_nor_when_it_is_worse_than_others(state):
+    members = [node("a", "RW"), node("b", state)]
+    for seed in range(20):
+        assert order_replicas(members, {"a": 50}, random.Random(seed), warm="b")[0].server == "a"
+        sick = order_replicas([node("a", "RW"), node("b", "RW")], {}, random.Random(seed), "b".__eq__, "b")
+        assert sick[0].server == "a"
 
 
 def test_load_never_outweighs_health():
