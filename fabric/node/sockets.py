@@ -25,6 +25,19 @@ FRAME_BYTES_MAX = FRAGMENT_BYTES_MAX + 64 * 1024
 MESSAGES_QUEUED_MAX = 64
 """Per peer and direction.  ZeroMQ counts messages, not bytes; byte limits are the roles' own."""
 CONNECTIONS_BACKLOG = 512
+KERNEL_BUFFER_BYTES = 256 * 1024
+"""Of a connection, each way.  ZeroMQ hands over as much at once as fits, and what shares its thread waits."""
+IO_THREADS = 2
+_ANSWERING, _ASKING = 1, 2
+"""Bits of those threads."""
+
+
+def make_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """The context of a role: one thread for those who ask it, one for those whom it asks.
+
+    So a small question need not wait while fragments go out to three replicas.
+    """
+    return zmq.Context(IO_THREADS)
 
 
 def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
@@ -42,6 +55,10 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     socket.setsockopt(zmq.SNDHWM, MESSAGES_QUEUED_MAX)
     socket.setsockopt(zmq.RCVHWM, MESSAGES_QUEUED_MAX)
     socket.setsockopt(zmq.BACKLOG, CONNECTIONS_BACKLOG)
+    socket.setsockopt(zmq.SNDBUF, KERNEL_BUFFER_BYTES)
+    socket.setsockopt(zmq.RCVBUF, KERNEL_BUFFER_BYTES)
+    if context.get(zmq.IO_THREADS) == IO_THREADS:
+        socket.setsockopt(zmq.AFFINITY, _ASKING if kind == zmq.DEALER else _ANSWERING)
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     if kind == zmq.DEALER:

@@ -30,7 +30,7 @@ from fabric.node.peer import Peer, Received
 from fabric.node.process import set_up_process
 from fabric.node.role import Role
 from fabric.node.signals import drain, ending_on_signals
-from fabric.node.sockets import descriptor, make_socket, readable
+from fabric.node.sockets import descriptor, make_context, make_socket, readable
 from fabric.settings import FRAMES_MAX
 from fabric.wire import codec
 from fabric.wire.messages import Message, Request
@@ -81,7 +81,7 @@ class ZmqLoop:
         """
         set_up_process()
         self._role = role
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = make_context()
         self._router = make_socket(self._context, zmq.ROUTER)
         self._publisher = make_socket(self._context, zmq.PUB) if publish is not None else None
         try:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fabric.errors import DiskFailed
 from fabric.node import os_disk
 from fabric.node.disk import Buffer
-from fabric.node.os_disk import BUFFERS_PER_CALL_MAX, PART_BYTES, OsDisk
+from fabric.node.os_disk import BUFFERS_PER_CALL_MAX, PART_BYTES, PIECE_BYTES, OsDisk
 from fabric.settings import KIB, MIB
 
 
@@ -41,9 +41,25 @@ class Calls:
             self.made.append(("sync", 0, 0))
             fdatasync(fd)
 
+        self.yields = 0
+
+        def yielding() -> None:
+            self.yields += 1
+
         monkeypatch.setattr(os, "pwritev", writing)
+        monkeypatch.setattr(os, "sched_yield", yielding)
         monkeypatch.setattr(os, "fdatasync", syncing)
         monkeypatch.setattr(os_disk, "_sync_file_range", beginning)
+
+    def joined(self) -> list[tuple[str, int, int]]:
+        """With writes that follow each other as one."""
+        made: list[tuple[str, int, int]] = []
+        for what, offset, size in self.made:
+            if what == "write" and made and made[-1][0] == "write" and sum(made[-1][1:]) == offset:
+                made[-1] = (what, made[-1][1], made[-1][2] + size)
+            else:
+                made.append((what, offset, size))
+        return made
 
 
 def test_the_disk_works_on_one_fragment_while_the_next_is_copied(
@@ -57,13 +73,15 @@ def test_the_disk_works_on_one_fragment_while_the_next_is_copied(
     file.pwritev([header, memoryview(payload), header, memoryview(payload)], 4096)
     file.fdatasync()
 
-    assert calls.made == [
+    assert calls.joined() == [
         ("write", 4096, record),
         ("begin", 4096, record),
         ("write", 4096 + record, record),
         ("begin", 4096 + record, record),
         ("sync", 0, 0),
     ]
+    assert max(size for what, _, size in calls.made if what == "write") == PIECE_BYTES
+    assert calls.yields >= record // PIECE_BYTES, "others may run between two pieces"
     assert file.pread(2 * record, 4096) == (header + payload) * 2
 
 
@@ -123,3 +141,21 @@ def test_parts_are_the_write_in_order_and_none_is_too_much_for_a_call(lengths: l
         size = sum(map(len, part))
         assert size >= PART_BYTES or len(part) == BUFFERS_PER_CALL_MAX
         assert size - len(part[-1]) < PART_BYTES
+
+
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 72, KIB, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, MIB]), max_size=20
+    )
+)
+def test_pieces_are_the_same_bytes_and_none_is_large(lengths: list[int]) -> None:
+    rng = random.Random(3)
+    buffers: list[Buffer] = [rng.randbytes(length) for length in lengths]
+
+    pieces = list(os_disk._pieces(buffers))
+
+    assert b"".join(buffer for piece in pieces for buffer in piece) == b"".join(buffers)
+    sizes = [sum(map(len, piece)) for piece in pieces]
+    assert all(size == PIECE_BYTES for size in sizes[:-1])
+    assert all(0 < size <= PIECE_BYTES for size in sizes[-1:])
+    assert all(len(piece) <= len(buffers) for piece in pieces)

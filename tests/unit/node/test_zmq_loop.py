@@ -15,6 +15,7 @@ import zmq
 
 from fabric.errors import BadMessage
 from fabric.node.effects import Reply, Send
+from fabric.node.sockets import KERNEL_BUFFER_BYTES, make_context, make_socket
 from fabric.node.zmq_loop import REFUSALS_HELD_BYTES_MAX, BindFailed, ZmqLoop
 from fabric.settings import FRAGMENT_BYTES_MAX, HEADER_BYTES_MAX, KIB, MIB
 from fabric.wire import codec
@@ -499,3 +500,20 @@ def test_the_mutations_of_this_file_are_malformed_mostly():
         except (BadMessage, struct.error):
             bad += 1
     assert 200 < bad < 500
+
+
+def test_who_asks_and_who_is_asked_do_not_share_a_thread_of_zeromq():
+    """A small question would wait behind fragments that go out to three replicas."""
+    role, alone = make_context(), zmq.Context()
+    asked, asking = make_socket(role, zmq.ROUTER), make_socket(role, zmq.DEALER)
+    driver = make_socket(alone, zmq.DEALER)
+    try:
+        threads = [one.getsockopt(zmq.AFFINITY) for one in (asked, asking)]
+        assert threads[0] & threads[1] == 0
+        assert threads[0] | threads[1] < 1 << role.get(zmq.IO_THREADS)
+        assert driver.getsockopt(zmq.AFFINITY) == 0
+        for one in (asked, asking, driver):
+            assert one.getsockopt(zmq.SNDBUF) == one.getsockopt(zmq.RCVBUF) == KERNEL_BUFFER_BYTES
+    finally:
+        role.destroy(0)
+        alone.destroy(0)
