@@ -57,7 +57,7 @@ def make_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socke
     socket.setsockopt(zmq.BACKLOG, CONNECTIONS_BACKLOG)
     socket.setsockopt(zmq.SNDBUF, KERNEL_BUFFER_BYTES)
     socket.setsockopt(zmq.RCVBUF, KERNEL_BUFFER_BYTES)
-    if context.get(zmq.IO_THREADS) == IO_THREADS:
+    if context.get(zmq.IO_THREADS) == IO_THREADS:  # a role's; a driver's has one thread, for all
         socket.setsockopt(zmq.AFFINITY, _ASKING if kind == zmq.DEALER else _ANSWERING)
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
