@@ -40,6 +40,8 @@ MESSAGES_PER_TURN_MAX = 128
 REPLIES_HELD_BYTES_MAX = 64 * 1024 * 1024
 """Of replies that wait for slow peers; beyond it their answer is BUSY."""
 REFUSALS_HELD_BYTES_MAX = 4 * 1024 * 1024
+REPLIES_TOGETHER = 8
+"""So many replies to a bundle that is still being worked on go ahead: their receiver works meanwhile."""
 RETRY_REPLIES_S = 0.005
 LANES_CLOSE_S = 30.0
 
@@ -204,6 +206,8 @@ class ZmqLoop:
             try:
                 for header, payloads in frames.split(parts):
                     self._on_request(header, payloads, route, correlation)
+                    if len(self._replies.get(route, ())) >= REPLIES_TOGETHER:
+                        self._flush_replies(route, self._replies.pop(route))
             except BadMessage as error:
                 self._refuse(error, route, correlation)
             if not readable(router):
@@ -329,15 +333,18 @@ class ZmqLoop:
         """Send what was gathered in this turn, together where it goes to one peer."""
         replies, self._replies = self._replies, {}
         for route, queue in replies.items():
-            while queue:
-                count, unsent = bundles.take(queue)
-                # One alone goes as a bundle too: so the peer learns that it may send them.
-                self._reply_now(route, b"", bundles.encode([unsent]) if count == 1 else unsent[0], None)
-                for _ in range(count):
-                    queue.popleft()
+            self._flush_replies(route, queue)
         unflushed, self._unflushed = self._unflushed, set()
         for endpoint in unflushed:
             self._flush_peer(endpoint)
+
+    def _flush_replies(self, route: bytes, queue: deque[bundles.Unsent]) -> None:
+        while queue:
+            count, unsent = bundles.take(queue)
+            # One alone goes as a bundle too: so the peer learns that it may send them.
+            self._reply_now(route, b"", bundles.encode([unsent]) if count == 1 else unsent[0], None)
+            for _ in range(count):
+                queue.popleft()
 
     def _try_reply(self, route: bytes, correlation: bytes, header: bytes, payload: Any) -> bool:
         """False when the peer's queue is full.  A reply to a peer that is gone is done with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from fabric.errors import BadMessage
 from fabric.node import bundles
 from fabric.node.effects import Effect, Send, Sender
+from fabric.node.zmq_loop import REPLIES_TOGETHER
 from fabric.wire import codec
-from fabric.wire.messages import Failed, FragmentData, Ping, Pong, PutFragment, ReportFailure
-from tests.unit.node.echo import Echo, RawPeer, running
+from fabric.wire.messages import Failed, FragmentData, Message, Ping, Pong, PutFragment, ReportFailure
+from tests.unit.node.echo import WAIT_MS, Echo, RawPeer, running
 
 MESSAGES = st.tuples(st.binary(max_size=40), st.one_of(st.none(), st.binary(max_size=40)))
 
@@ -81,15 +83,44 @@ def test_requests_in_a_bundle_are_all_answered_alone_to_who_does_not_ask_for_bun
 
 def test_who_asks_for_bundles_gets_them_but_not_for_large_payloads() -> None:
     large = random.Random(1).randbytes(bundles.PAYLOAD_BYTES_MAX + 1)
+    count = 2 * REPLIES_TOGETHER + 2
     with running() as it, RawPeer(it.endpoint) as peer:
-        requests = [(codec.encode(number | bundles.ASKS, Ping(1000)), None) for number in range(1, 11)]
+        requests = [(codec.encode(number | bundles.ASKS, Ping(1000)), None) for number in range(count)]
         peer.socket.send_multipart([b"", bundles.encode(requests)])
-        empty, frame = peer.socket.recv_multipart()
-        assert empty == b""
-        answers = [(codec.decode(header), payload) for header, payload in bundles.decode(frame)]
-        assert answers == [((number | bundles.ASKS, Pong("echo", "e", "1")), None) for number in range(1, 11)]
-        peer.send(11 | bundles.ASKS, PutFragment(1000, 9), large)
-        assert peer.receive() == (11 | bundles.ASKS, FragmentData(0, 0, 9), [large])
+        parts = [_bundle(peer) for _ in range(3)]
+        assert [len(part) for part in parts] == [REPLIES_TOGETHER, REPLIES_TOGETHER, 2]
+        assert [message for part in parts for message in part] == [
+            (number | bundles.ASKS, Pong("echo", "e", "1")) for number in range(count)
+        ]
+        peer.send(count | bundles.ASKS, PutFragment(1000, 9), large)
+        assert peer.receive() == (count | bundles.ASKS, FragmentData(0, 0, 9), [large])
+
+
+def test_the_first_answers_to_a_bundle_go_ahead_while_the_rest_is_worked_on() -> None:
+    arrived = threading.Event()
+
+    class Slow(Echo):
+        def echo(self, message: object, sender: Sender, payload: object) -> list[Effect]:
+            if isinstance(message, PutFragment):
+                assert arrived.wait(WAIT_MS / 1000)
+            return super().echo(message, sender, payload)
+
+    with running(Slow()) as it, RawPeer(it.endpoint) as peer:
+        first = [
+            (codec.encode(number | bundles.ASKS, Ping(1000)), None) for number in range(REPLIES_TOGETHER)
+        ]
+        last = codec.encode(99 | bundles.ASKS, PutFragment(1000, 9)), b"data"
+        peer.socket.send_multipart([b"", bundles.encode([*first, last])])
+        assert len(_bundle(peer)) == REPLIES_TOGETHER
+        arrived.set()
+        assert _bundle(peer) == [(99 | bundles.ASKS, FragmentData(0, 0, 9))]
+
+
+def _bundle(peer: RawPeer) -> list[tuple[int, Message]]:
+    """Ids and messages of the next one."""
+    empty, frame = peer.socket.recv_multipart()
+    assert empty == b""
+    return [codec.decode(header) for header, _ in bundles.decode(frame)]
 
 
 def test_a_bad_message_in_a_bundle_is_refused_and_the_others_served() -> None:
@@ -146,7 +177,8 @@ def test_requests_of_one_turn_go_together_once_the_peer_has_shown_that_it_knows_
                 found = {peer.receive()[1] for _ in range(10)}
                 assert found == {FragmentData(0, 0, n) for n in range(10)}
         assert len(answering.role.received) == 20
-        assert sizes.count(10) >= 2, "ten questions at once in the second round, and ten answers"
+        assert sizes.count(10) == 1, "ten questions at once in the second round"
+        assert sizes[-2:] == [REPLIES_TOGETHER, 10 - REPLIES_TOGETHER], "and their answers"
 
 
 def test_a_peer_that_knows_no_bundles_never_gets_one() -> None:
