@@ -28,6 +28,8 @@ from fabric.wire.messages import Failed, Message, Request
 PAUSE_S = 0.02
 PAUSE_S_MAX = 0.5
 FLUSH_S = 0.005
+QUESTIONS_TOGETHER = 8
+"""So many requests without a payload go ahead: the proxy works on them while others are made."""
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -43,6 +45,8 @@ class Client:
         self._open: dict[int, asyncio.Future[tuple[Message, Any]]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._flushing = False
+        self._unsent = 0
+        """Requests since the last flush."""
 
     async def start(self) -> None:
         """Begin to connect.  Requests made before the connection stands wait for it."""
@@ -117,7 +121,10 @@ class Client:
         try:
             if not self._peer.send(request_id, stamped, payload):
                 raise Unavailable(f"the proxy {self._endpoint} cannot be reached")
-            if not self._flushing:
+            self._unsent += 1
+            if payload is None and self._unsent >= QUESTIONS_TOGETHER:
+                self._send()
+            elif not self._flushing:
                 # With what others ask for in this turn of the loop.
                 self._flushing = True
                 self._loop.call_soon(self._flush)
@@ -167,10 +174,13 @@ class Client:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._context is None:
-            return
+        if self._context is not None:
+            self._send()
+
+    def _send(self) -> None:
+        self._unsent = 0
         self._peer.flush()
-        if self._peer.waiting:
+        if self._peer.waiting and not self._flushing:
             self._flushing = True
             self._loop.call_later(FLUSH_S, self._flush)
         self._read_if_ready()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from itertools import pairwise
 
 import pytest
 import zmq
 
 from fabric.driver import client as client_module
-from fabric.driver.client import Client
+from fabric.driver.client import QUESTIONS_TOGETHER, Client
 from fabric.errors import (
     BadChecksum,
     Busy,
@@ -86,6 +87,33 @@ def test_an_answer_comes_back_with_its_payload_and_the_request_carries_a_deadlin
     assert answer == FragmentData(1, 0, 5)
     assert bytes(payload) == data
     assert 2_900 <= proxy.received[0].deadline_ms <= 3_000
+
+
+@pytest.mark.parametrize("data", [None, b"data"])
+def test_many_questions_go_ahead_while_others_are_made_but_not_what_has_a_payload(data: bytes | None):
+    arrived = threading.Semaphore(0)
+
+    class Counting(ScriptedProxy):
+        def receive(self, message: object, *others):
+            arrived.release()
+            return super().receive(message, *others)
+
+    async def scenario(client: Client):
+        await client.request(Pong, Ping(0))  # connected
+        arrived.acquire()
+        message = Ping(0) if data is None else PutFragment(0, 5)
+        asked = [asyncio.create_task(client.request(Pong, message, data)) for _ in range(QUESTIONS_TOGETHER)]
+        ahead: list[bool] = []
+
+        async def in_the_same_turn():
+            # The event loop itself waits here, and so sends nothing.
+            ahead.append(arrived.acquire(timeout=WAIT_MS / 1000 if data is None else 0.05))
+
+        await asyncio.gather(in_the_same_turn(), *asked)
+        return ahead
+
+    with running(Counting(*[PONG] * (QUESTIONS_TOGETHER + 1))) as it:
+        assert with_client(it.endpoint, scenario) == [data is None]
 
 
 def test_many_requests_at_once_each_get_their_own_answer():
