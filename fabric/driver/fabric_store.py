@@ -90,7 +90,7 @@ class FabricStore:
                 near = await self._read_near(answer, request.length)
                 if near is not None:
                     return answer, near
-                request = msgspec.structs.replace(request, near="")
+                request = msgspec.structs.replace(request, near="", missed=True)
                 continue
             try:
                 return answer, verified(data, answer.checksum, request.path)

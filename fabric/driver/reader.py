@@ -160,15 +160,16 @@ class Reader:
     async def _read_from(
         self, fragment: FragmentRef, inside: int, size: int, not_again: type[FabricError] | None = None
     ) -> memoryview:
-        near = self._near.host
+        near, missed = self._near.host, False
         for _ in range(BAD_CHECKSUM_TRIES):
             answer, data = await self._client.request(
                 FragmentData,
-                GetFragment(0, fragment, inside, size, near),
+                GetFragment(0, fragment, inside, size, near, missed),
                 patience_s=self._patience_s,
                 not_again=not_again,
             )
             near = ""
+            missed = bool(answer.file)
             if answer.file:
                 whole_data = await self._near.read(
                     answer.file, answer.position, fragment.length, fragment.checksum

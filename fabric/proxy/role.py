@@ -256,7 +256,7 @@ class ProxyRole:
         if message.offset + size > fragment.length:
             text = f"bytes {message.offset}+{size} are not all inside a fragment of {fragment.length}"
             return [Reply(sender, failed(BadRange(text)))]
-        place = self._place_of(fragment, message.near)
+        place = self._place_of(fragment, message)
         if place is not None:
             return [Reply(sender, FragmentData(fragment.fid, message.offset, fragment.checksum, *place), b"")]
         refusal = self._admit(size)
@@ -275,12 +275,12 @@ class ProxyRole:
             self._context, fragment, message.offset, size, deadline, done, give_up, message.near
         ).start(now)
 
-    def _place_of(self, fragment: FragmentRef, near: str) -> tuple[str, int] | None:
-        """Where the asker can read it; who wants the bytes all the same has not found them there."""
-        if near:
-            return self._context.places.find(fragment.fid, near)
-        self._context.places.forget(fragment.fid)
-        return None
+    def _place_of(self, fragment: FragmentRef, message: GetFragment | GetObject) -> tuple[str, int] | None:
+        """Where the asker can read it."""
+        if message.missed:
+            self._context.places.forget(fragment.fid)
+            return None
+        return self._context.places.find(fragment.fid, message.near) if message.near else None
 
     def _keep_place(self, data: FragmentData, near: str) -> None:
         if data.file:
@@ -331,7 +331,7 @@ class ProxyRole:
         if wanted == 0 or located is None:
             return [Reply(sender, _object_data(opened, message.offset, EMPTY_CHECKSUM), b"")]
         fragment, inside = located
-        place = self._place_of(fragment, message.near)
+        place = self._place_of(fragment, message)
         if place is not None:
             return [Reply(sender, _object_data(opened, message.offset, fragment.checksum, *place), b"")]
         size = min(wanted, fragment.length - inside)

@@ -840,6 +840,8 @@ class GetFragment(Request, tag=63, frozen=True):
     length: Length
     near: Text = ""
     """The driver's machine, when a place will do."""
+    missed: bool = False
+    """The right bytes were not at the place that was told."""
 
 
 class GetObject(Request, tag=64, frozen=True):
@@ -853,6 +855,8 @@ class GetObject(Request, tag=64, frozen=True):
     length: Size
     near: Text = ""
     """The driver's machine, when a place will do."""
+    missed: bool = False
+    """The right bytes were not at the place that was told."""
 
 
 class ObjectData(Message, tag=65, frozen=True):

@@ -187,6 +187,7 @@ def test_an_object_that_is_not_there_any_more_is_asked_for_again(tmp_path: Path)
     cluster = Cluster(in_file(tmp_path, b"x" * 1000), SMALL)
     assert read_all(cluster, 100, 50) == SMALL[100:150]
     assert [bool(message.near) for message in cluster.client.asked] == [True, False]  # type: ignore[attr-defined]
+    assert [message.missed for message in cluster.client.asked] == [False, True]  # type: ignore[attr-defined]
 
 
 def read_on(cluster: Cluster, offset: int, end: int) -> bytes:
@@ -211,6 +212,7 @@ def test_later_fragments_too(tmp_path: Path, there: bool) -> None:
     assert read_on(cluster, 100, 200) == SMALL[100:200]
     asked = [bool(message.near) for message in cluster.client.asked]  # type: ignore[attr-defined]
     assert asked == ([True] if there else [True, False])
+    assert [message.missed for message in cluster.client.asked] == [not near for near in asked]  # type: ignore[attr-defined]
 
 
 def test_wrong_bytes_are_never_given_out_whatever_a_place_holds(tmp_path: Path) -> None:

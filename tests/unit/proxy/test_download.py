@@ -231,16 +231,19 @@ def test_a_place_is_for_those_on_its_machine():
     assert world.only(ReadFragment).message.near == "elsewhere"
 
 
-def test_who_wants_bytes_gets_them_and_the_place_is_forgotten():
+@pytest.mark.parametrize("missed", [False, True])
+def test_who_wants_bytes_gets_them_and_the_place_is_forgotten_if_they_were_not_there(missed: bool):
     world = World()
     get_near(world)
     tell_place(world)
-    sender = get(world)
+    sender = world.ask(GetFragment(8000, FRAGMENT, 0, len(DATA), "", missed))
     assert world.only(ReadFragment).message.near == ""
     serve(world)
     assert world.reply_to(sender).payload == DATA
-    get_near(world)
-    tell_place(world)
+    again = get_near(world)
+    if missed:
+        tell_place(world)
+    assert world.reply_to(again).message.file == PLACE[0]
     world.assert_idle()
 
 

@@ -301,12 +301,12 @@ GOLDEN: list[tuple[m.Message, str]] = [
         "010000000000000001993ecd03e8c41030313233343536373839616263646566a2c3a903a080ffc2",
     ),
     (
-        m.GetFragment(1000, REF, 0, 10, "host"),
-        "010000000000000001963fcd03e89401cf8000000000000000cd1000cfffffffffffffffff000aa4686f7374",
+        m.GetFragment(1000, REF, 0, 10, "", True),
+        "010000000000000001973fcd03e89401cf8000000000000000cd1000cfffffffffffffffff000aa0c3",
     ),
     (
-        m.GetObject(1000, "a/b", 0, 4194304, "host"),
-        "0100000000000000019640cd03e8a3612f6200ce00400000a4686f7374",
+        m.GetObject(1000, "a/b", 0, 4194304, "", True),
+        "0100000000000000019740cd03e8a3612f6200ce00400000a0c3",
     ),
     (
         m.ObjectData(INFO, 0, [REF], False, 0, 77, "/d/00000001.data", 4128),
@@ -399,8 +399,16 @@ OLDER: list[tuple[m.Message, str]] = [
         "010000000000000001940d05cc804d",
     ),
     (
+        m.GetFragment(1000, REF, 0, 10, "host"),
+        "010000000000000001963fcd03e89401cf8000000000000000cd1000cfffffffffffffffff000aa4686f7374",
+    ),
+    (
         m.GetFragment(1000, REF, 0, 10),
         "010000000000000001953fcd03e89401cf8000000000000000cd1000cfffffffffffffffff000a",
+    ),
+    (
+        m.GetObject(1000, "a/b", 0, 4194304, "host"),
+        "0100000000000000019640cd03e8a3612f6200ce00400000a4686f7374",
     ),
     (
         m.GetObject(1000, "a/b", 0, 4194304),
