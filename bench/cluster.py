@@ -56,7 +56,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_fabric(data: Path, replicas: int, groups: int, config: Path | None = None) -> Iterator[Cluster]:
+def running_fabric(
+    data: Path, replicas: int, groups: int, config: Path | None = None, *, ready_s: float = READY_S
+) -> Iterator[Cluster]:
     """Start ``fabric up`` in ``data``, wait until it is ready, end it afterwards.
 
     Raises BenchError with what it said when it does not become ready.
@@ -73,7 +75,7 @@ def running_fabric(data: Path, replicas: int, groups: int, config: Path | None =
     )
     output = _Output(process)
     try:
-        output.wait_for_ready()
+        output.wait_for_ready(ready_s)
         yield Cluster(data)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -96,12 +98,12 @@ class _Output:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def wait_for_ready(self) -> None:
+    def wait_for_ready(self, ready_s: float) -> None:
         """Raises BenchError when the fabric ends or says nothing of the kind in time."""
-        self._told.wait(READY_S)
+        self._told.wait(ready_s)
         if not self._ready:
             said = "".join(self._lines) or "nothing"
-            raise BenchError(f"the fabric did not become ready within {READY_S:g} s; it said:\n{said}")
+            raise BenchError(f"the fabric did not become ready within {ready_s:g} s; it said:\n{said}")
 
     def close(self) -> None:
         """After the process has ended."""

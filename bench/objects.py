@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -18,13 +19,15 @@ PIECE_BYTES = 1 * MIB
 DATA_BYTES_MAX = 16 * MIB
 """A longer stream sends the same bytes over and over."""
 FILLERS = 4
+ONCE_MAX = 10_000
+"""Objects that ``get-once`` can read."""
 
 
 class Job(NamedTuple):
     """What one client process is to do."""
 
     operation: str
-    """``put``, ``get``, ``get-mutable``; or ``fill``, ``fill-mutable``: write what those gets will read."""
+    """``put``, ``get``, ``get-mutable``, ``get-once``; ``fill``, ``fill-mutable``: write what those read."""
     object_bytes: int
     concurrency: int
     seconds: float
@@ -33,6 +36,8 @@ class Job(NamedTuple):
     """Of gets and fills: how many objects there are."""
     label: str
     """``put``: makes the names of this run unique."""
+    first: int = 0
+    """``get-once``: so many objects were read before.  They are read in one random order, each once."""
 
 
 async def run_job(store: FabricStore, job: Job) -> Sample:
@@ -40,8 +45,13 @@ async def run_job(store: FabricStore, job: Job) -> Sample:
     load = ObjectLoad(store, job)
     if job.operation.startswith("fill"):
         return await load.fill()
-    operation = load.put if job.operation == "put" else load.get
+    operation = {"put": load.put, "get-once": load.get_once}.get(job.operation, load.get)
     return await drive(operation, job.concurrency, job.seconds, job.bytes_max)
+
+
+def read_name(size: int, immutable: bool, number: int) -> str:
+    """Of an object that gets read."""
+    return f"bench/get/{'immutable' if immutable else 'mutable'}/{size}/{number:08d}"
 
 
 class ObjectLoad:
@@ -55,6 +65,11 @@ class ObjectLoad:
         # Random bytes: nothing on the way shall profit from bytes that compress.
         size = 0 if job.operation.startswith("get") else min(job.object_bytes, DATA_BYTES_MAX)
         self._data = memoryview(self._rng.randbytes(size))
+        self._once: Sequence[int] = ()
+        if job.operation == "get-once":
+            self._once = random.Random(job.names).sample(range(job.names), min(job.names, ONCE_MAX))[
+                job.first :
+            ]
 
     async def fill(self) -> Sample:
         """Write every object that gets will read, a few at a time.  Raises what a write raised."""
@@ -74,7 +89,14 @@ class ObjectLoad:
 
     async def get(self, _: int) -> int:
         """Read a whole object, any of them; returns its size."""
-        reader = await self._store.open(self._read_name(self._rng.randrange(self._job.names)))
+        return await self._read(self._rng.randrange(self._job.names))
+
+    async def get_once(self, number: int) -> int:
+        """Read a whole object that was not read before; returns its size."""
+        return await self._read(self._once[number])
+
+    async def _read(self, number: int) -> int:
+        reader = await self._store.open(self._read_name(number))
         size = 0
         try:
             async for piece in reader:
@@ -99,5 +121,4 @@ class ObjectLoad:
         return size
 
     def _read_name(self, number: int) -> str:
-        kind = "immutable" if self._immutable else "mutable"
-        return f"bench/get/{kind}/{self._job.object_bytes}/{number}"
+        return read_name(self._job.object_bytes, self._immutable, number)

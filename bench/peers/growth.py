@@ -1,8 +1,12 @@
 """What a put and a get cost when very much is stored, against the same when little is.
 
-What depends on how much there is are two look-ups: a chunk server's index, and the master's catalog.  Each
-is measured through the code of its role, in this process, on the real disk, in turns with a small
-store.  Times are those of a client that waits (``…_us``, fdatasync included) and of the processor
+``operations`` asks a client of two fabrics, one with much in it and one with little.  It reads objects
+that nobody has read before, each once: what the proxy remembers would hide the difference.
+
+What depends on how much there is are two look-ups: a chunk server's index, and the master's catalog.
+``index`` and ``catalog`` measure each alone, through the code of its role, in this process, on the real disk.
+
+Times are those of a client that waits (``…_us``, fdatasync included) and of the processor
 (``…_cpu_us``, all threads, LevelDB's compaction included).  Everything is in the page cache: what is
 measured is the cost of size, not of a slow disk.
 """
@@ -12,13 +16,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from time import perf_counter
 
+from bench.clients import Clients
+from bench.cluster import Cluster, running_fabric
 from bench.engine.store import GROUP, Payloads, open_engine, read, write
+from bench.errors import BenchError
+from bench.objects import Job
 from bench.peers.sides import Measure, Sides, Values
 from bench.peers.stage import Stage
-from bench.peers.stores import DIGEST, PAYLOAD, fill_catalog, fill_fragments, path_of
+from bench.peers.stores import DIGEST, PAYLOAD, fill_catalog, fill_fabric, fill_fragments, path_of
+from bench.processes import exact_cpu_seconds, machine_cpu_seconds
+from bench.stats import percentile
 from fabric.chunk.engine import Engine
 from fabric.master.catalog import Catalog
 from fabric.master.delta import DeltaStore
@@ -28,11 +39,46 @@ from fabric.master.store import Store
 from fabric.wire.messages import Commit, FragmentRef, PutOperation
 
 FEW = 10_000
+CLIENTS = 16
+PUTS = 4_000
+"""Of a run of whole operations."""
+ENDLESS_S = 60.0
+READY_S = 900.0
+"""A master reads all it has when it starts."""
 GETS = 20_000
+READ_BYTES = 1024 * 1024
 PUT_BATCHES, PUT_BATCH = 64, 64
 """Puts share an fdatasync, as those of many clients do."""
 COMMIT_BATCHES, COMMIT_BATCH = 64, 16
-QUIET_S, QUIET_TIMES, QUIET_SHARE, PATIENCE_S = 0.25, 6, 0.02, 120.0
+QUIET_S, QUIET_TIMES, PATIENCE_S = 0.25, 6, 120.0
+IDLE_CORES, IDLE_FABRICS_CORES = 0.02, 0.3
+"""Less is quiet: of this process, and of a machine with two fabrics that have nothing to do."""
+
+
+def operations(stage: Stage) -> Sides:
+    """Two fabrics, one with many objects and one with few."""
+    many = stage.effort.many_fragments
+    # Also where there are few, each is read once in all runs, one of which warms up.
+    gets = FEW // (stage.effort.runs + 1) - CLIENTS
+    directory = stage.scratch("growth")
+    config = directory / "fabric.toml"
+    config.write_text(
+        "scrub_bytes_per_s = 1\n"
+    )  # it would read the many all the time, and the few in a moment
+    measures: dict[str, Measure] = {}
+    with ExitStack() as stack:
+        for count in (many, FEW):
+            data = directory / str(count)
+            with running_fabric(data, replicas=3, groups=1):
+                pass  # its servers have names and a group now
+            fill_fabric(data, count)
+            cluster = stack.enter_context(running_fabric(data, 3, 1, config, ready_s=READY_S))
+            clients = stack.enter_context(Clients(cluster.proxy, 1))
+            measures[f"{count:,} objects"] = _Operations(cluster, clients, count, gets).run
+        _wait_until_quiet(machine_cpu_seconds, IDLE_FABRICS_CORES)
+        _read_all(directory)
+        _warm_up(measures)
+        return Sides(measures, stack.pop_all().close)
 
 
 def index(stage: Stage) -> Sides:
@@ -43,9 +89,10 @@ def index(stage: Stage) -> Sides:
     with ExitStack() as stack:
         for count in (many, FEW):
             home = directory / str(count)
-            fill_fragments(home, count)
+            fill_fragments(home, range(count))
             engine = stack.enter_context(open_engine(home))
             measures[f"{count:,} fragments"] = _Fragments(engine, count).run
+        _wait_until_quiet(time.process_time, IDLE_CORES)
         _warm_up(measures)
         return Sides(measures, stack.pop_all().close)
 
@@ -60,8 +107,42 @@ def catalog(stage: Stage) -> Sides:
             store = fill_catalog(directory / str(count), count)
             stack.callback(store.close)
             measures[f"{count:,} objects"] = _Objects(store, count).run
+        _wait_until_quiet(time.process_time, IDLE_CORES)
         _warm_up(measures)
         return Sides(measures, stack.pop_all().close)
+
+
+class _Operations:
+    """Puts and gets of one fabric."""
+
+    def __init__(self, cluster: Cluster, clients: Clients, count: int, gets: int) -> None:
+        self._clients = clients
+        self._pids = [*cluster.pids().values(), *clients.pids]
+        self._count = count
+        self._gets = gets
+        self._read = 0
+
+    def run(self, run: int) -> Values:
+        """New objects, then some that were there from the start."""
+        size = len(PAYLOAD)
+        put = Job("put", size, CLIENTS, ENDLESS_S, PUTS * size, 0, f"growth-{run}")
+        get = Job("get-once", size, CLIENTS, ENDLESS_S, self._gets * size, self._count, "growth", self._read)
+        values = self._timed("put", put) | self._timed("get", get)
+        # Those that were under way when the last byte came are done too.
+        self._read += self._gets + CLIENTS
+        return values
+
+    def _timed(self, name: str, job: Job) -> Values:
+        before = sum(map(exact_cpu_seconds, self._pids))
+        sample = self._clients.run(job)
+        cpu_s = sum(map(exact_cpu_seconds, self._pids)) - before
+        if sample.errors:
+            raise BenchError(f"operations failed: {sample.errors}")
+        waited_s = percentile(sample.latencies_s, 0.5)
+        return {
+            f"{name}_us": round(waited_s * 1e6, 1),
+            f"{name}_cpu_us": round(cpu_s / len(sample.latencies_s) * 1e6, 1),
+        }
 
 
 class _Fragments:
@@ -135,13 +216,25 @@ def _timed(name: str, work: Callable[[], None], times: int, things: int) -> Valu
     return {f"{name}_us": round(elapsed * each, 2), f"{name}_cpu_us": round(cpu * each, 2)}
 
 
-def _warm_up(measures: dict[str, Measure]) -> None:
-    """Wait until LevelDB has put in order what was just filled in; then do everything once."""
+def _wait_until_quiet(cpu_seconds: Callable[[], float], idle_cores: float) -> None:
+    """Until LevelDB has put in order what was just filled in, and the roles are done with it."""
     until = perf_counter() + PATIENCE_S
     quiet = 0
     while quiet < QUIET_TIMES and perf_counter() < until:
-        before = time.process_time()
+        before = cpu_seconds()
         time.sleep(QUIET_S)
-        quiet = quiet + 1 if time.process_time() - before < QUIET_SHARE * QUIET_S else 0
+        quiet = quiet + 1 if cpu_seconds() - before < idle_cores * QUIET_S else 0
+
+
+def _read_all(directory: Path) -> None:
+    """Bring what lies there into memory: a system may have dropped what nobody has read for a while."""
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError), path.open("rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+
+
+def _warm_up(measures: dict[str, Measure]) -> None:
+    """Do everything once."""
     for measure in measures.values():
         measure(-1)

@@ -9,18 +9,29 @@ few.
 from __future__ import annotations
 
 import random
+import shutil
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+import msgspec
 import xxhash
 
 from bench.engine.store import EPOCH, GROUP, UUID
+from bench.objects import read_name
 from fabric.chunk.data_file import DataFile
 from fabric.chunk.index import Entry, Watermark
 from fabric.chunk.leveldb_index import LevelDbHome
-from fabric.chunk.record import RecordHeader, Superblock, encode_header, record_bytes
+from fabric.chunk.record import (
+    SUPERBLOCK_BYTES,
+    RecordHeader,
+    Superblock,
+    decode_superblock,
+    encode_header,
+    encode_superblock,
+    record_bytes,
+)
 from fabric.chunk.totals import Totals
 from fabric.ids import bucket_of
 from fabric.master import keys
@@ -40,8 +51,32 @@ DIGEST = "sha256:" + "5b" * 32
 _CHECKSUM = xxhash.xxh3_64_intdigest(PAYLOAD)
 
 
-def fill_fragments(directory: Path, count: int) -> None:
-    """The data directory of a chunk server with the fragments 0 to ``count`` - 1, for ``open_engine``.
+def fill_fabric(data: Path, count: int) -> None:
+    """What ``fabric up`` in ``data``, which has run once and is stopped, has stored: ``count`` objects.
+
+    Its group 1 gets them; what was stored before is forgotten.  Raises FabricError, StoreError, OSError.
+    """
+    filled: Path | None = None
+    for directory in sorted(data.glob("chunk-*")):
+        uuid = bytes.fromhex(msgspec.json.decode((directory / "server.json").read_bytes())["uuid"])
+        for name in ("fragments", "index"):
+            shutil.rmtree(directory / name)
+        if filled is None:
+            fill_fragments(directory, range(1, count + 1), uuid)
+            filled = directory
+        else:
+            copy_fragments(filled, directory, uuid)
+    store = open_store(data / "master")
+    try:
+        _fill(store, count)
+        next_fid = keys.number(count + 1)
+        store.write({keys.FIDS: next_fid, keys.HORIZON: next_fid})
+    finally:
+        store.close()
+
+
+def fill_fragments(directory: Path, fids: range, uuid: bytes = UUID) -> None:
+    """The data directory of a chunk server with these fragments; ``open_engine`` opens one of the usual uuid.
 
     In the order of their keys; see ``fill_catalog``.  Raises FabricError, OSError.
     """
@@ -49,11 +84,11 @@ def fill_fragments(directory: Path, count: int) -> None:
     disk = OsDisk(directory / "fragments")
     index = LevelDbHome(directory / "index").create()
     totals = Totals()
-    file = DataFile.create(disk, Superblock(UUID, 1, random.getrandbits(64), CREATED_AT_MS))
+    file = DataFile.create(disk, Superblock(uuid, 1, random.getrandbits(64), CREATED_AT_MS))
     try:
-        order = _in_key_order(range(count))
-        while fids := list(islice(order, BATCH)):
-            entries = list(_append(file, fids))
+        order = _in_key_order(fids)
+        while some := list(islice(order, BATCH)):
+            entries = list(_append(file, some))
             for fid, entry in entries:
                 totals.replace(fid, None, entry)
             index.put(entries, totals.take_changes())
@@ -62,6 +97,18 @@ def fill_fragments(directory: Path, count: int) -> None:
         index.close()
         file.file.close()
         disk.close()
+
+
+def copy_fragments(source: Path, target: Path, uuid: bytes) -> None:
+    """What another server holds, under the name of this one."""
+    for name in ("fragments", "index"):
+        shutil.copytree(source / name, target / name)
+    for path in (target / "fragments").glob("*.data"):
+        with path.open("r+b") as file:
+            superblock = decode_superblock(file.read(SUPERBLOCK_BYTES))
+            assert superblock is not None, "just written"
+            file.seek(0)
+            file.write(encode_superblock(msgspec.structs.replace(superblock, uuid=uuid)))
 
 
 def _append(file: DataFile, fids: Sequence[int]) -> Iterator[tuple[int, Entry]]:
@@ -84,16 +131,20 @@ def fill_catalog(directory: Path, count: int) -> LevelDbStore:
     StoreError.
     """
     store = open_store(directory)
+    _fill(store, count)
+    return store
+
+
+def _fill(store: LevelDbStore, count: int) -> None:
     pairs = chain(_objects(count), _pages(count), _references(count))
     while batch := dict(islice(pairs, 2 * BATCH)):
         store.write(batch)
     store.write({keys.GENERATION: keys.number(count)})
-    return store
 
 
 def path_of(number: int, extra: int = 0) -> str:
     """Of an object; with ``extra``, a path right behind it that is free."""
-    return f"blobs/sha256/{number:016d}{'-' * (extra > 0)}{extra or ''}"
+    return f"{read_name(len(PAYLOAD), True, number)}{'-' * (extra > 0)}{extra or ''}"
 
 
 def _objects(count: int) -> Iterator[Pair]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.engine.store import open_engine, read
+from bench.engine.store import UUID, open_engine, read
 from bench.errors import BenchError
 from bench.http import Blob
 from bench.http_limit import BareHttp
+from bench.objects import Job, run_job
 from bench.peers import http_client
 from bench.peers.http_client import body_bytes, parse_head
 from bench.peers.programs import free_ports, output_of, program, running, wait_for
 from bench.peers.requests import ask_again_and_again
 from bench.peers.seaweed import Benchmarked, parse_benchmark
-from bench.peers.stores import PAYLOAD, fill_catalog, fill_fragments, path_of
+from bench.peers.stores import PAYLOAD, copy_fragments, fill_catalog, fill_fragments, path_of
 from fabric.chunk.jobs import StatusDone, StatusJob
 from fabric.chunk.leveldb_index import LevelDbHome
 from fabric.master import keys, references
@@ -215,9 +218,14 @@ def test_free_ports_are_all_different() -> None:
 # --- stores that were filled the short way --------------------------------------------------------
 
 
-def test_filled_fragments_are_what_the_engine_would_have_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_filled_fragments_are_what_the_engine_would_have_written(tmp_path: Path, copied: bool) -> None:
     count = 10_000
-    fill_fragments(tmp_path / "store", count)
+    if copied:
+        fill_fragments(tmp_path / "another", range(count), uuid=b"another's uuid..")
+        copy_fragments(tmp_path / "another", tmp_path / "store", UUID)
+    else:
+        fill_fragments(tmp_path / "store", range(count))
     with open_engine(tmp_path / "store") as engine:
         status = engine.run(StatusJob())
         for fid in (0, 4095, 4096, count - 1):
@@ -232,6 +240,29 @@ def test_filled_fragments_are_what_the_engine_would_have_written(tmp_path: Path)
     assert isinstance(status, StatusDone)
     assert (status.status.fragments, status.status.live_bytes) == (count, count * len(PAYLOAD))
     assert (status.status.garbage_bytes, status.status.quarantined) == (0, 0)
+
+
+def test_get_once_reads_each_object_once() -> None:
+    paths: list[str] = []
+
+    class Store:
+        async def open(self, path: str) -> Any:
+            paths.append(path)
+            return Reader()
+
+    class Reader:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield PAYLOAD
+
+        async def close(self) -> None:
+            pass
+
+    for first in (0, 20, 40):
+        job = Job("get-once", len(PAYLOAD), 4, 60.0, 16 * len(PAYLOAD), 1000, "", first)
+        sample = asyncio.run(run_job(Store(), job))  # type: ignore[arg-type]
+        assert 16 <= len(sample.latencies_s) <= 20
+    assert len(set(paths)) == len(paths) >= 48
+    assert set(paths) <= {path_of(number) for number in range(1000)}
 
 
 def test_a_filled_catalog_names_its_objects_pages_and_references(tmp_path: Path) -> None:
