@@ -39,16 +39,18 @@ AT_LEAST = {
     "cut before write": 25,
     "cut before sync": 25,
     "cut before index put": 10,
-    "cut before index checkpoint": 2,
-    "cut before sync (of compaction)": 2,
-    "cut before remove": 1,
-    "beside background: delete": 8,
-    "beside background: put": 8,
-    "beside background: repair": 2,
+    "cut before index checkpoint": 1,
+    "beside background: delete": 2,
+    "beside background: put": 2,
+    "beside background: repair": 1,
     "beside write: compact": 8,
     "beside write: scrub": 8,
 }
-"""So often each must have happened, that the test means something."""
+"""So often each must have happened, that the test means something.
+
+What happens less than ten times as often is left out: versions of hypothesis differ, and ``test_crash_points``
+cuts before every single step.
+"""
 
 
 @pytest.mark.slow
