@@ -48,7 +48,7 @@ AT_LEAST = {
 }
 """So often each must have happened, that the test means something.
 
-What happens less than ten times as often is left out: versions of hypothesis differ, and ``test_crash_points``
+What happens less than ten times as often is left out: versions of hypothesis differ.  ``test_crash_points``
 cuts before every single step.
 """
 
