@@ -123,11 +123,11 @@ class _Operations:
         self._read = 0
 
     def run(self, run: int) -> Values:
-        """New objects, then some that were there from the start."""
+        """Objects that were there from the start, then new ones: writes have consequences for a while."""
         size = len(PAYLOAD)
         put = Job("put", size, CLIENTS, ENDLESS_S, PUTS * size, 0, f"growth-{run}")
         get = Job("get-once", size, CLIENTS, ENDLESS_S, self._gets * size, self._count, "growth", self._read)
-        values = self._timed("put", put) | self._timed("get", get)
+        values = self._timed("get", get) | self._timed("put", put)
         # Those that were under way when the last byte came are done too.
         self._read += self._gets + CLIENTS
         return values

@@ -93,7 +93,7 @@ SILENCE_S = 5.0
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Registry processes that share the registry's port; one uses one processor core.",
+    help="Registry processes that share the registry's port; one uses little more than one core.",
 )
 @click.option("--v1", is_flag=True, help="Let the registry answer Docker up to 1.5 too.")
 def command(

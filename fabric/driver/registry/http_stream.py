@@ -66,7 +66,7 @@ class _Body:
         """Raises TimeoutError, ConnectionError."""
         view = memoryview(piece)
         if self._outlet is None and len(view) > WRITE_BYTES:
-            await self._write(view[:WRITE_BYTES], is_last=True)
+            await self._write_out(view[:WRITE_BYTES])
             view = view[WRITE_BYTES:]
             self._outlet = Outlet.take(self._request, self._threads)
         if self._outlet is not None:
@@ -75,14 +75,17 @@ class _Body:
         for start in range(0, len(view), WRITE_BYTES):
             await self._write(view[start : start + WRITE_BYTES])
 
-    async def _write(self, view: memoryview, is_last: bool = False) -> None:
-        """``is_last``: return only when the transport holds nothing any more."""
-        transport = self._request.transport
-        if is_last and transport is not None:
-            transport.set_write_buffer_limits(high=0)
+    async def _write(self, view: memoryview) -> None:
         async with asyncio.timeout(self._stall_s):
             await self._response.write(view)
-        if is_last and transport is not None:
+
+    async def _write_out(self, view: memoryview) -> None:
+        """Return only when the transport holds nothing any more."""
+        transport = self._request.transport
+        if transport is not None:
+            transport.set_write_buffer_limits(high=0)
+        await self._write(view)
+        if transport is not None:
             transport.set_write_buffer_limits()
 
     def close(self) -> None:
