@@ -62,9 +62,8 @@ def operations(stage: Stage) -> Sides:
     gets = FEW // (stage.effort.runs + 1) - CLIENTS
     directory = stage.scratch("growth")
     config = directory / "fabric.toml"
-    config.write_text(
-        "scrub_bytes_per_s = 1\n"
-    )  # it would read the many all the time, and the few in a moment
+    # It would read the many all the time, and the few in a moment.
+    config.write_text("[settings]\nscrub_bytes_per_s = 1\n")
     measures: dict[str, Measure] = {}
     with ExitStack() as stack:
         for count in (many, FEW):

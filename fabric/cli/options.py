@@ -50,8 +50,16 @@ def load_config(path: Path | None) -> dict[str, Any]:
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Settings from the ``[settings]`` table of a config file; defaults without one."""
+    """Settings from the ``[settings]`` table of a config file; defaults without one.
+
+    Raises click.ClickException, also for what stands beside that table: nobody would read it.
+    """
+    config = load_config(path)
+    for name in config.keys() - {"settings"}:
+        raise click.ClickException(
+            f"{path}: {name!r} is not known there; settings stand below a line [settings]"
+        )
     try:
-        return settings_from(load_config(path).get("settings", {}))
+        return settings_from(config.get("settings", {}))
     except msgspec.ValidationError as error:
         raise click.ClickException(f"{path}: {error}") from error

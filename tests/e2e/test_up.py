@@ -185,10 +185,13 @@ def test_settings_reach_the_roles_and_mistakes_in_them_are_told_once(start: Star
     fabric = start("--replicas", "1", "--config", str(config)).wait_ready()
     assert fabric.stop() == 0
 
-    config.write_text("[settings]\nleese_s = 2.5\n")
-    mistaken = start("--config", str(config), data=tmp_path / "other")
-    assert mistaken.process.wait(60) == 1
-    assert "leese_s" in mistaken.errors.read_text()
+    for number, (text, told) in enumerate(
+        {"[settings]\nleese_s = 2.5\n": "leese_s", "lease_s = 2.5\n": "[settings]"}.items()
+    ):
+        config.write_text(text)
+        mistaken = start("--config", str(config), data=tmp_path / f"other-{number}")
+        assert mistaken.process.wait(60) == 1
+        assert told in mistaken.errors.read_text()
 
 
 def test_registries_share_a_port_and_stand_in_for_one_another(start: Start) -> None:
