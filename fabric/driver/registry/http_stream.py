@@ -30,7 +30,8 @@ async def send(
 ) -> None:
     """Write all ``length`` bytes, or cut the connection: a part must never look like the whole.
 
-    What is larger than ``WRITE_BYTES`` is written by ``threads`` where that can be.
+    Nothing is raised for a store that fails, nor for a client that stalls or leaves.  What is larger than
+    ``WRITE_BYTES`` is written by ``threads`` where that can be.
     """
     left = length
     body = _Body(request, response, stall_s, threads)
@@ -38,6 +39,9 @@ async def send(
         async for piece in content:
             left -= len(piece)
             await body.write(piece)
+    except _ClientGone as gone:
+        _log.info("download of %s ended by its client %d bytes before its end: %s", request.path, left, gone)
+        left = left or 1
     except (FabricError, RegistryError) as error:
         _log.error("download of %s cut %d bytes before its end: %s", request.path, left, error)
         left = left or 1
@@ -48,6 +52,10 @@ async def send(
         body.close()
     if left and request.transport is not None:
         request.transport.abort()
+
+
+class _ClientGone(Exception):
+    """The client closed its connection: told apart from a store whose connection broke."""
 
 
 class _Body:
@@ -63,8 +71,13 @@ class _Body:
         self._outlet: Outlet | None = None
 
     async def write(self, piece: Buffer) -> None:
-        """Raises TimeoutError, ConnectionError."""
-        view = memoryview(piece)
+        """Raises TimeoutError, _ClientGone."""
+        try:
+            await self._write_anyhow(memoryview(piece))
+        except ConnectionError as error:
+            raise _ClientGone(str(error)) from error
+
+    async def _write_anyhow(self, view: memoryview) -> None:
         if self._outlet is None and len(view) > WRITE_BYTES:
             await self._write_out(view[:WRITE_BYTES])
             view = view[WRITE_BYTES:]

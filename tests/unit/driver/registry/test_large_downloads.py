@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -49,6 +50,19 @@ async def asked(
     reader, writer = await asyncio.open_connection(sock=own, limit=64 * 1024)
     ask(writer, digest, *headers)
     return reader, writer
+
+
+async def admitted(client: Registry, digest: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which some of the blob came.  A place is free only a little after the last byte."""
+    while True:
+        reader, writer = await asked(client, digest)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 429"):
+            await reader.readexactly(100_000)
+            return reader, writer
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.01)
 
 
 def ask(writer: asyncio.StreamWriter, digest: str, *headers: str) -> None:
@@ -156,8 +170,8 @@ async def test_a_reader_that_leaves_or_stalls_frees_its_place_and_its_descriptor
         digest = await client.push_blob(BLOB)
         before = open_sockets()
         for leaves in (True, False):
-            reader, writer = await asked(client, digest)
-            await reader.readexactly(100_000)
+            async with asyncio.timeout(10):
+                reader, writer = await admitted(client, digest)
             if leaves:
                 writer.transport.abort()
             async with asyncio.timeout(10):
@@ -171,6 +185,28 @@ async def test_a_reader_that_leaves_or_stalls_frees_its_place_and_its_descriptor
         async with asyncio.timeout(10):
             while open_sockets() > before + 1:  # the one that ``call`` keeps alive
                 await asyncio.sleep(0.01)
+
+
+@on_both_loops
+async def test_a_reader_that_leaves_is_no_error() -> None:
+    """It is what every interrupted pull does; an operator who looks for errors must not find it."""
+    records: list[logging.LogRecord] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(listener)
+    try:
+        async with registry(settings=Settings(registry_downloads_max=1)) as client:
+            digest = await client.push_blob(BLOB)
+            for _ in range(10):
+                async with asyncio.timeout(10):
+                    _, writer = await admitted(client, digest)
+                writer.transport.abort()
+            async with asyncio.timeout(10):
+                _, writer = await admitted(client, digest)
+            writer.close()
+    finally:
+        logging.getLogger().removeHandler(listener)
+    assert [record.getMessage() for record in records] == []
 
 
 def test_a_socket_is_not_closed_under_a_thread_that_sends() -> None:
