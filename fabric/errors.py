@@ -174,6 +174,12 @@ class BadChecksum(FabricError):
     code = "BAD_CHECKSUM"
 
 
+class MemoryGone(FabricError):
+    """The bytes were said to be in memory where the receiver finds none: send the bytes themselves."""
+
+    code = "MEMORY_GONE"
+
+
 class NoGoodCopy(FabricError):
     """Committed, but no replica could serve it: names the replicas.  Never reported as absent."""
 

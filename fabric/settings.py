@@ -101,6 +101,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     near_reads: bool = True
     """Readers on the machine of a chunk server read its files themselves."""
+    near_writes: bool = True
+    """Chunk servers on the machine of a driver read the fragments that it stores in its memory."""
 
     # chunk engine
     data_file_bytes_max: Annotated[int, msgspec.Meta(ge=64 * KIB, le=2 * GIB)] = 1 * GIB

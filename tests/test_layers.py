@@ -45,6 +45,8 @@ SHELLS = {
     "fabric.node.sockets",
     "fabric.node.ask",
     "fabric.node.host",
+    "fabric.node.shared_memory",
+    "fabric.node.pieces",
     "fabric.node.os_disk",
     "fabric.node.read_only_disk",
     # LevelDB.
@@ -56,6 +58,7 @@ SHELLS = {
     "fabric.driver.fabric_store",
     "fabric.driver.reader",
     "fabric.driver.near",
+    "fabric.driver.near_writes",
     "fabric.driver.registry.http_outlet",
     "fabric.driver.watching",
     "fabric.driver.writer",

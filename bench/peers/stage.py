@@ -84,7 +84,7 @@ class Stage:
 
     def far_clients(self) -> Clients:
         """A client that has all bytes sent to it, as one on another machine has."""
-        settings = Settings(near_reads=False)
+        settings = Settings(near_reads=False, near_writes=False)
         return self._once(f"{FABRIC}, far client", lambda: Clients(self.fabric().proxy, 1, settings))
 
     def second_registry(self) -> str:

@@ -48,7 +48,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class StoreItem(msgspec.Struct, frozen=True):
-    """Store a fragment.  Errors: BadChecksum, Conflict, NoSpace, DiskFailed."""
+    """Store a fragment.  Errors: BadChecksum, Conflict, NoSpace, DiskFailed, MemoryGone."""
 
     token: Any
     fid: int

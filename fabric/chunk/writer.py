@@ -30,6 +30,7 @@ from fabric.chunk.record import (
 from fabric.chunk.recovery import Recovered
 from fabric.errors import BadChecksum, Conflict, DiskFailed, FabricError, NoSpace
 from fabric.node.disk import Buffer, Disk
+from fabric.node.effects import Unread
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -51,6 +52,8 @@ class _Record(msgspec.Struct):
     checksum: int
     waiting: list[int]
     """Positions in the batch whose answers hang on it."""
+    payload: Sequence[Buffer] = ()
+    """Of a fragment, in pieces; none for a tombstone."""
 
     @property
     def is_tombstone(self) -> bool:
@@ -179,20 +182,19 @@ class Writer:
         if isinstance(item, DeleteItem):
             self._plan_delete(item, position, records, order, old)
             return
-        payload = memoryview(item.payload)
-        if xxhash.xxh3_64_intdigest(payload) != item.checksum:
-            raise BadChecksum(f"fragment {item.fid}: the payload does not match its checksum")
+        payload = _verified(item)
+        length = len(item.payload)
         if earlier is not None:
-            _check_same(item, len(payload), earlier.is_tombstone, earlier.length, earlier.checksum)
+            _check_same(item, length, earlier.is_tombstone, earlier.length, earlier.checksum)
             earlier.waiting.append(position)
             return
         if old is not None:
-            _check_same(item, len(payload), old.is_tombstone, old.length, old.checksum)
+            _check_same(item, length, old.is_tombstone, old.length, old.checksum)
             if self._quarantined.get(item.fid) != (old.file, old.offset):
                 return
         if no_space_reason:
             raise NoSpace(no_space_reason)
-        record = _Record(item, old, len(payload), item.checksum, [position])
+        record = _Record(item, old, length, item.checksum, [position], payload)
         records[item.fid] = record
         order.append(record)
 
@@ -274,7 +276,7 @@ class Writer:
         segment.changes.append((item.fid, old, new))
         segment.buffers.append(encode_header(header, active.salt))
         if isinstance(item, StoreItem):
-            segment.buffers.append(memoryview(item.payload))
+            segment.buffers += record.payload
             padding = -record.length % 8
             if padding:
                 segment.buffers.append(PADDING[padding])
@@ -329,6 +331,23 @@ class Writer:
         data_file.bytes_max = self._file_bytes_max
         self._files.roll(data_file)
         return data_file
+
+
+def _verified(item: StoreItem) -> Sequence[Buffer]:
+    """The payload, in pieces.  Raises BadChecksum, and what loading it raises."""
+    pieces: list[Buffer] = []
+    if isinstance(item.payload, Unread):
+        state = xxhash.xxh3_64()
+        for piece in item.payload.load():
+            state.update(piece)
+            pieces.append(piece)
+        checksum = state.intdigest()
+    else:
+        pieces.append(memoryview(item.payload))
+        checksum = xxhash.xxh3_64_intdigest(pieces[0])
+    if checksum != item.checksum:
+        raise BadChecksum(f"fragment {item.fid}: the payload does not match its checksum")
+    return pieces
 
 
 def _check_same(item: StoreItem, length: int, is_tombstone: bool, old_length: int, old_checksum: int) -> None:

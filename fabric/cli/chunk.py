@@ -227,7 +227,7 @@ def command(
         "background": Lane(engine.run),
     }
     try:
-        loop = ZmqLoop(role, listen=listen, lanes=lanes)
+        loop = ZmqLoop(role, listen=listen, lanes=lanes, shares_memory=settings.near_writes)
     except BindFailed as error:
         engine.close()
         raise click.ClickException(error.message) from error

@@ -41,15 +41,16 @@ def command(
     if master_publish is None:
         host, _, port = master.rpartition(":")
         master_publish = f"{host}:{int(port) + 1}"
+    settings = load_settings(config)
     role = ProxyRole(
         name=name or f"proxy@{listen.removeprefix('tcp://')}",
         master=master,
-        settings=load_settings(config),
+        settings=settings,
         rng=random.Random(),
         version=__version__,
     )
     try:
-        loop = ZmqLoop(role, listen=listen, subscribe=[master_publish])
+        loop = ZmqLoop(role, listen=listen, subscribe=[master_publish], shares_memory=settings.near_writes)
     except BindFailed as error:
         raise click.ClickException(error.message) from error
     sys.exit(loop.run())

@@ -52,7 +52,7 @@ class Client:
         """Begin to connect.  Requests made before the connection stands wait for it."""
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context()
-        self._peer = Peer(self._context, self._endpoint)
+        self._peer = Peer(self._context, self._endpoint, shares_memory=self._settings.near_writes)
         self._loop.add_reader(descriptor(self._peer.socket), self._on_readable)
         self._loop.add_reader(descriptor(self._peer.monitor), self._on_monitor)
         # A descriptor signals only after its socket was once found empty.
@@ -70,6 +70,10 @@ class Client:
         self._peer.close()
         self._context.destroy()
         self._context = None
+
+    def proxy_reads_memory(self) -> bool:
+        """Whether payloads in memory files of this process may be named instead of sent, at present."""
+        return self._context is not None and self._peer.reads_memory()
 
     async def request(
         self,

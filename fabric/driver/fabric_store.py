@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +11,14 @@ import msgspec
 import xxhash
 
 from fabric.driver.budget import ByteBudget
-from fabric.driver.client import Client
+from fabric.driver.client import Answer, Client
 from fabric.driver.near import NearFiles
+from fabric.driver.near_writes import SHARED_BYTES_MIN, NearWrites
 from fabric.driver.object_store import Buffer
 from fabric.driver.reader import BAD_CHECKSUM_TRIES, Reader
+from fabric.driver.splitter import Parts
 from fabric.driver.writer import Writer
-from fabric.errors import BadChecksum, BadRequest
+from fabric.errors import BadChecksum, BadRequest, MemoryGone
 from fabric.settings import FRAGMENT_BYTES_MAX, FRAGMENTS_PER_PAGE_MAX, Settings
 from fabric.wire.messages import (
     AnyOperation,
@@ -32,10 +35,13 @@ from fabric.wire.messages import (
     PutFragment,
     PutObject,
     PutOperation,
+    Request,
     Stat,
     Stored,
     Watch,
 )
+
+_log = logging.getLogger(__name__)
 
 
 def verified(data: Any, checksum: int, what: str) -> memoryview:
@@ -56,6 +62,7 @@ class FabricStore:
         self._settings = settings or Settings()
         self._client = Client(proxy, self._settings)
         self._near = NearFiles(self._settings.near_reads)
+        self._near_writes = NearWrites(self._settings.near_writes)
         self._write_budget = ByteBudget(self._settings.client_inflight_bytes_max)
         self._read_budget = ByteBudget(self._settings.client_inflight_bytes_max)
 
@@ -67,6 +74,7 @@ class FabricStore:
         """Close the connection."""
         await self._client.close()
         self._near.close()
+        self._near_writes.close()
 
     async def stat(self, path: str) -> ObjectInfo:
         """What is at ``path``.  Raises NotFound."""
@@ -153,7 +161,7 @@ class FabricStore:
         )
         await self._write_budget.acquire(len(data))
         try:
-            answer, _ = await self._client.request(Committed, request, data)
+            answer = await self._send(Committed, request, [memoryview(data)], len(data))
         finally:
             self._write_budget.release(len(data))
         return _only(answer.results)
@@ -171,20 +179,32 @@ class FabricStore:
         if len(view) > FRAGMENT_BYTES_MAX * FRAGMENTS_PER_PAGE_MAX:
             raise BadRequest(f"{len(view)} bytes do not fit one page of fragments; use a writer")
         return [
-            await self.store_fragment(view[start : start + FRAGMENT_BYTES_MAX])
+            await self.store_fragment([view[start : start + FRAGMENT_BYTES_MAX]])
             for start in range(0, len(view), FRAGMENT_BYTES_MAX)
         ]
 
-    async def store_fragment(self, data: Buffer) -> FragmentRef:
+    async def store_fragment(self, parts: Parts) -> FragmentRef:
         """One fragment on every replica of some group."""
-        size = len(data)
+        size = sum(map(len, parts))
         await self._write_budget.acquire(size)
         try:
-            request = PutFragment(0, xxhash.xxh3_64_intdigest(data))
-            answer, _ = await self._client.request(Stored, request, data)
+            answer = await self._send(Stored, PutFragment(0, _checksum(parts)), parts, size)
         finally:
             self._write_budget.release(size)
         return answer.fragment
+
+    async def _send(self, kind: type[Answer], request: Request, parts: Parts, size: int) -> Answer:
+        """Ask with these bytes as payload; where the proxy can read them in our memory, they stay there."""
+        if size >= SHARED_BYTES_MIN and self._client.proxy_reads_memory():
+            with self._near_writes.holding(parts) as payload:
+                if payload is not None:
+                    try:
+                        return (await self._client.request(kind, request, payload))[0]
+                    except MemoryGone as error:
+                        _log.warning("the memory of this process is not read, so bytes are sent: %s", error)
+                        self._near_writes.rest()
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        return (await self._client.request(kind, request, data))[0]
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
         """All operations or none, durably.  Raises Precondition or NotFound with nothing changed."""
@@ -201,6 +221,15 @@ class FabricStore:
         """One page of names; see ``fabric.wire.messages.ListObjects``."""
         answer, _ = await self._client.request(Listing, ListObjects(0, prefix, delimiter, after, limit))
         return answer
+
+
+def _checksum(parts: Parts) -> int:
+    if len(parts) == 1:
+        return xxhash.xxh3_64_intdigest(parts[0])
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
 
 
 def _only(results: Sequence[ObjectInfo | None]) -> ObjectInfo:

@@ -1,19 +1,21 @@
-"""Cuts a stream of buffers into fragments.  Pure: bytes in, fragments out."""
+"""Cuts a stream of buffers into fragments.  Pure: buffers in, fragments out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fabric.settings import FRAGMENT_BYTES_MAX
 
 Buffer = bytes | bytearray | memoryview
+Parts = Sequence[memoryview]
+"""The bytes of one fragment, in the pieces in which they came."""
 
 
 class Splitter:
     """Collects what arrives and gives whole fragments as soon as there is one.
 
-    Buffers are kept by reference and joined once per fragment; a buffer that holds a whole fragment
-    by itself is sliced, not copied.
+    Buffers are kept by reference and not joined: whoever stores a fragment copies its parts once, to where
+    they shall be.
     """
 
     def __init__(self, fragment_bytes: int = FRAGMENT_BYTES_MAX) -> None:
@@ -26,7 +28,7 @@ class Splitter:
         """Bytes that do not fill a fragment yet."""
         return self._held_bytes
 
-    def feed(self, data: Buffer) -> Iterator[Buffer]:
+    def feed(self, data: Buffer) -> Iterator[Parts]:
         """Take bytes; yields each fragment that is now full.  Exhaust the iterator."""
         view = memoryview(data)
         while self._held_bytes + len(view) >= self._fragment_bytes:
@@ -38,10 +40,10 @@ class Splitter:
             self._parts.append(view)
             self._held_bytes += len(view)
 
-    def rest(self) -> Buffer | None:
+    def rest(self) -> Parts | None:
         """The last, shorter fragment; None when nothing is held."""
         return self._take() if self._parts else None
 
-    def _take(self) -> Buffer:
+    def _take(self) -> Parts:
         parts, self._parts, self._held_bytes = self._parts, [], 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 
-from fabric.driver.splitter import Buffer, Splitter
+from fabric.driver.splitter import Buffer, Parts, Splitter
 from fabric.errors import FabricError, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, FRAGMENTS_PER_PAGE_MAX
 from fabric.wire.messages import AnyOperation, AppendOperation, FragmentRef, ObjectInfo
@@ -24,7 +24,7 @@ from fabric.wire.messages import AnyOperation, AppendOperation, FragmentRef, Obj
 ATTACH_EVERY = 16
 ATTACH_AFTER_S = 20.0
 
-StoreFragment = Callable[[Buffer], Awaitable[FragmentRef]]
+StoreFragment = Callable[[Parts], Awaitable[FragmentRef]]
 Commit = Callable[[Sequence[AnyOperation]], Awaitable[list[ObjectInfo | None]]]
 
 
@@ -78,7 +78,7 @@ class Writer:
         if self._failure is not None:
             raise self._failure
 
-    async def _begin(self, fragments: Iterable[Buffer]) -> None:
+    async def _begin(self, fragments: Iterable[Parts]) -> None:
         try:
             for fragment in fragments:
                 await self._begin_one(fragment)
@@ -87,7 +87,7 @@ class Writer:
             self._failure = Unavailable(f"{self._path}: a write was interrupted")
             raise
 
-    async def _begin_one(self, fragment: Buffer) -> None:
+    async def _begin_one(self, fragment: Parts) -> None:
         unfinished = [task for task in self._stores if not task.done()]
         if len(unfinished) >= self._window:
             await asyncio.wait(unfinished, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +100,7 @@ class Writer:
         elif (finished := self._finished()) >= ATTACH_EVERY:
             await self._attach(finished)
 
-    async def _store_one(self, fragment: Buffer) -> FragmentRef:
+    async def _store_one(self, fragment: Parts) -> FragmentRef:
         try:
             return await self._store(fragment)
         except FabricError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -13,13 +15,30 @@ if TYPE_CHECKING:
 
 
 class Payload(Protocol):
-    """A fragment's bytes on their way through: ``bytes``, ``memoryview`` or a received ZeroMQ frame.
+    """A fragment's bytes on their way: ``bytes``, ``memoryview``, a received ZeroMQ frame, ``Unread``.
 
     Roles that only pass it on need its length.  ``memoryview(payload)`` gives the bytes without a
-    copy.  Nobody changes the bytes of a payload.
+    copy, unless it is ``Unread``.  Nobody changes the bytes of a payload.
     """
 
     def __len__(self) -> int: ...
+
+
+class Unread(ABC):
+    """A ``Payload`` whose bytes are still somewhere else.
+
+    Whoever needs them calls ``load``, off the loop; who only passes it on does not.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load(self) -> Iterator[bytes]:
+        """The bytes, ``len(self)`` of them, in pieces.
+
+        Raises FabricError, maybe after some, when they cannot be had any more.
+        """
 
 
 class Sender(msgspec.Struct, frozen=True):

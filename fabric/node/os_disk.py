@@ -19,16 +19,12 @@ from typing import Any
 
 from fabric.errors import DiskFailed, FabricError, NoSpace
 from fabric.node.disk import Buffer
-from fabric.settings import KIB, MIB
+from fabric.node.pieces import BUFFERS_PER_CALL_MAX, PIECE_BYTES, cut
+from fabric.settings import MIB
 
 LOCK_NAME = "LOCK"
-BUFFERS_PER_CALL_MAX = 1024
-"""IOV_MAX of Linux."""
 PART_BYTES = 2 * MIB
 """Parts of a large write have at least this size; a smaller write is left to ``fdatasync``."""
-PIECE_BYTES = 256 * KIB
-"""Copied by one call.  Copying may take 3 ms a MiB where memory is scarce, and not every scheduler lets
-another thread on the processor meanwhile, even when it has only a small message to pass on."""
 CLOSED = -1
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -81,7 +77,7 @@ class OsFile:
         if total <= PIECE_BYTES:
             return self._write_piece(buffers, offset, total)
         position = offset
-        for piece in _pieces(buffers):
+        for piece in cut(buffers):
             position += self._write_piece(piece, position, sum(map(len, piece)))
             os.sched_yield()
         return total
@@ -156,23 +152,6 @@ def _parts(buffers: Sequence[Buffer]) -> Iterator[Sequence[Buffer]]:
             first, size = position, 0
     if first < len(buffers):
         yield buffers[first:]
-
-
-def _pieces(buffers: Sequence[Buffer]) -> Iterator[list[Buffer]]:
-    """Cut buffers anew, so that no list of them has more than ``PIECE_BYTES``."""
-    piece: list[Buffer] = []
-    room = PIECE_BYTES
-    for buffer in buffers:
-        view = memoryview(buffer)
-        while len(view) >= room:
-            yield [*piece, view[:room]]
-            view = view[room:]
-            piece, room = [], PIECE_BYTES
-        if len(view):
-            piece.append(view)
-            room -= len(view)
-    if piece:
-        yield piece
 
 
 _SYNC_FILE_RANGE_WRITE = 2

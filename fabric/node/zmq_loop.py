@@ -22,9 +22,9 @@ from typing import Any
 
 import zmq
 
-from fabric.errors import BadMessage, Busy, FabricError, Unavailable
-from fabric.node import bundles, frames
-from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender
+from fabric.errors import BadMessage, Busy, FabricError, MemoryGone, Unavailable
+from fabric.node import bundles, frames, shared_memory
+from fabric.node.effects import WORKER, Effect, Exit, Publish, Reply, Run, Send, Sender, Unread
 from fabric.node.lanes import Crashed, Lane, Lanes
 from fabric.node.peer import Peer, Received
 from fabric.node.process import set_up_process
@@ -33,7 +33,7 @@ from fabric.node.signals import drain, ending_on_signals
 from fabric.node.sockets import descriptor, make_context, make_socket, readable
 from fabric.settings import FRAMES_MAX
 from fabric.wire import codec
-from fabric.wire.messages import Message, Request
+from fabric.wire.messages import MemoryProbed, Message, ProbeMemory, Request
 
 MESSAGES_PER_TURN_MAX = 128
 """Read from one socket before the others and the clock get their turn."""
@@ -76,13 +76,17 @@ class ZmqLoop:
         publish: str | None = None,
         subscribe: Sequence[str] = (),
         lanes: Mapping[str, Lane] | None = None,
+        shares_memory: bool = False,
     ) -> None:
         """Bind ``listen`` (ROUTER) and ``publish`` (PUB), connect to ``subscribe`` (SUB).
+
+        ``shares_memory``: payloads in the memory of processes on this machine are read there.
 
         Raises BindFailed.
         """
         set_up_process()
         self._role = role
+        self._shares_memory = shares_memory
         self._context: zmq.Context[zmq.Socket[bytes]] = make_context()
         self._router = make_socket(self._context, zmq.ROUTER)
         self._publisher = make_socket(self._context, zmq.PUB) if publish is not None else None
@@ -102,8 +106,8 @@ class ZmqLoop:
         """Sockets on which something was sent since they were looked at."""
         self._peers: dict[str, Peer] = {}
         self._blocked: set[str] = set()
-        self._unsent: deque[Sender] = deque()
-        """Requests that could not be sent or lost their connection; the role hears of them next."""
+        self._unsent: deque[tuple[Sender, FabricError]] = deque()
+        """Requests that could not be sent or lost their connection, and why; the role hears of them next."""
         self._replies: dict[bytes, deque[bundles.Unsent]] = {}
         """Of this turn, for peers that take bundles."""
         self._unflushed: set[str] = set()
@@ -219,6 +223,13 @@ class ZmqLoop:
             request_id, message, payload = frames.parse(header, payloads)
         except BadMessage as error:
             self._refuse(error, route, correlation)
+            return
+        if isinstance(message, ProbeMemory):
+            is_visible = self._shares_memory and shared_memory.is_visible(message)
+            self._reply(Sender(route, request_id, correlation), MemoryProbed(is_visible), None)
+        elif isinstance(payload, Unread) and not self._shares_memory:
+            refusal = codec.failed(MemoryGone("the memory of others is not read here"))
+            self._reply(Sender(route, request_id, correlation), refusal, None)
         else:
             self._receive(message, Sender(route, request_id, correlation), payload)
 
@@ -263,7 +274,8 @@ class ZmqLoop:
 
     def _on_monitor(self, peer: Peer) -> None:
         self._unflushed.add(peer.endpoint)  # what waited for the connection can be sent now
-        self._unsent += [Sender(peer.endpoint, request_id) for request_id in peer.on_monitor()]
+        for request_id in peer.on_monitor():
+            self._note_unsent(peer.endpoint, request_id)
         self._do([])
 
     def _subscribe(self, endpoint: str) -> None:
@@ -297,9 +309,8 @@ class ZmqLoop:
         """
         self._do_each(effects)
         while self._unsent and self._status is None:
-            sender = self._unsent.popleft()
-            answer = codec.failed(Unavailable(f"{sender.route!s} cannot be reached"))
-            self._do_each(self._role.receive(answer, sender, time.monotonic()))
+            sender, error = self._unsent.popleft()
+            self._do_each(self._role.receive(codec.failed(error), sender, time.monotonic()))
 
     def _do_each(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -385,10 +396,19 @@ class ZmqLoop:
         peer = self._peers.get(effect.endpoint)
         if peer is None:
             peer = self._connect(effect.endpoint)
-        if peer.send(effect.request_id, effect.message, effect.payload):
+        try:
+            is_queued = peer.send(effect.request_id, effect.message, effect.payload)
+        except MemoryGone as error:
+            self._unsent.append((Sender(effect.endpoint, effect.request_id), error))
+            return
+        if is_queued:
             self._unflushed.add(effect.endpoint)
         else:
-            self._unsent.append(Sender(effect.endpoint, effect.request_id))
+            self._note_unsent(effect.endpoint, effect.request_id)
+
+    def _note_unsent(self, endpoint: str, request_id: int) -> None:
+        error = Unavailable(f"{endpoint} cannot be reached")
+        self._unsent.append((Sender(endpoint, request_id), error))
 
     def _flush_peer(self, endpoint: str) -> None:
         peer = self._peers[endpoint]
@@ -400,7 +420,7 @@ class ZmqLoop:
             self._blocked.discard(endpoint)
 
     def _connect(self, endpoint: str) -> Peer:
-        peer = Peer(self._context, endpoint)
+        peer = Peer(self._context, endpoint, shares_memory=self._shares_memory)
         self._peers[endpoint] = peer
         self._watch_socket(peer.socket, lambda: self._on_peer(peer))
         self._watch(descriptor(peer.monitor), lambda: self._on_monitor(peer))

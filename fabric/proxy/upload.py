@@ -35,7 +35,7 @@ from fabric.wire.messages import (
 ATTEMPTS_MAX = 4
 
 # The fault of the bytes that were sent, not of a replica: another group would say the same.
-_CALLERS_FAULT = frozenset({"BAD_CHECKSUM", "TOO_LARGE", "BAD_MESSAGE", "BAD_REQUEST"})
+_CALLERS_FAULT = frozenset({"BAD_CHECKSUM", "TOO_LARGE", "BAD_MESSAGE", "BAD_REQUEST", "MEMORY_GONE"})
 _STALE_VIEW = frozenset({"STALE_EPOCH", "NOT_WRITABLE", "UNAVAILABLE"})
 
 Done = Callable[[FragmentRef, int, float], list[Effect]]

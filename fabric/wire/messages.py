@@ -383,6 +383,20 @@ class Pong(Message, tag=3, frozen=True):
     version: str
 
 
+class ProbeMemory(Request, tag=7, frozen=True):
+    """Can you read the memory file that I have made?  Any process answers, whatever its role."""
+
+    host: Text
+    """The asker's machine, as ``fabric/node/host.py`` names it."""
+    file: Text
+
+
+class MemoryProbed(Message, tag=8, frozen=True):
+    """Payloads in the asker's memory files may be named instead of sent."""
+
+    is_visible: bool
+
+
 # --- chunk server: 10 to 29 ----------------------------------------------------------------------
 
 
@@ -1001,7 +1015,7 @@ class EventList(Message, tag=92, frozen=True):
 
 
 AnyMessage = Union[
-    Failed, Ping, Pong,
+    Failed, Ping, Pong, ProbeMemory, MemoryProbed,
     StoreFragment, FragmentStored, ReadFragment, FragmentData, AbortFragment, FragmentAborted,
     ListBuckets, Buckets, ListBucket, BucketEntries, MaintainChunk, ChunkDetails,
     Heartbeat, Assignment, LeaseFids, FidLease, GetTopology, Topology, ReportFailure, Noted,
@@ -1016,6 +1030,7 @@ AnyMessage = Union[
 
 REPLIES: dict[type[Request], type[Message]] = {
     Ping: Pong,
+    ProbeMemory: MemoryProbed,
     StoreFragment: FragmentStored,
     ReadFragment: FragmentData,
     AbortFragment: FragmentAborted,

@@ -76,7 +76,7 @@ async def _next_piece(request: web.Request, timeout_s: float) -> bytes:
     """What arrives next; empty at the end of the body, between chunks, and when nothing does in time."""
     try:
         async with asyncio.timeout(timeout_s):
-            return (await request.content.readchunk())[0]
+            return await request.content.readany()
     except TimeoutError:
         if _is_framing_broken(request):
             raise BodyMalformed("the body's framing is broken") from None

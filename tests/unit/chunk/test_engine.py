@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
 
 from fabric.chunk.data_file import file_name
-from fabric.chunk.jobs import CompareDone, CompareJob, ListDone, ListJob, WriteBatch, WriteDone
+from fabric.chunk.jobs import CompareDone, CompareJob, ListDone, ListJob, StoreItem, WriteBatch, WriteDone
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
+from fabric.errors import MemoryGone
 from fabric.node.disk import Buffer
+from fabric.node.effects import Unread
 from fabric.settings import Settings, settings_from
 from fabric.wire.messages import BucketEntry
 from sim.disk import FakeDisk, FakeFile
-from tests.unit.chunk.engine_bench import SMALL, Bench, checksum_of, delete, item, payload_of
+from tests.unit.chunk.engine_bench import (
+    EPOCH,
+    GROUP,
+    SMALL,
+    Bench,
+    checksum_of,
+    delete,
+    item,
+    payload_of,
+)
 
 FILE = file_name(1)
 
@@ -109,6 +120,35 @@ def test_a_payload_that_does_not_match_its_checksum_is_refused_alone() -> None:
     broken = type(broken)(1, 1, 1, 1, broken.checksum ^ 1, broken.payload)
     assert bench.codes(broken, item(2)) == ["BAD_CHECKSUM", ""]
     assert bench.content(1) == "NO_FRAGMENT"
+
+
+class Elsewhere(Unread):
+    """A payload that is loaded, or cannot be."""
+
+    def __init__(self, promised: bytes, found: bytes | None) -> None:
+        self._length, self._found = len(promised), found
+
+    def __len__(self) -> int:
+        return self._length
+
+    def load(self) -> Iterator[bytes]:
+        if self._found is None:
+            yield b"the first piece"
+            raise MemoryGone("its owner has died")
+        yield from (self._found[:7], self._found[7:])
+
+
+def test_a_payload_elsewhere_is_loaded_and_verified_and_fails_alone() -> None:
+    bench = Bench()
+    data = [payload_of(fid) for fid in range(4)]
+    found = [data[0], None, data[0], data[3]]  # the memory of the third holds something else by now
+    items = [
+        StoreItem(fid, fid, GROUP, EPOCH, checksum_of(data[fid]), Elsewhere(data[fid], found[fid]))
+        for fid in range(4)
+    ]
+    assert bench.codes(*items) == ["", "MEMORY_GONE", "BAD_CHECKSUM", ""]
+    assert [bench.content(fid) for fid in range(4)] == [data[0], "NO_FRAGMENT", "NO_FRAGMENT", data[3]]
+    assert bench.codes(item(1), item(2), *items[1:3]) == ["", "", "MEMORY_GONE", "BAD_CHECKSUM"]
 
 
 def test_a_deleted_fid_is_dead_for_ever() -> None:

@@ -32,18 +32,19 @@ class Catalog:
         self.writer = Writer(self.store, self.commit, "object", size, window * FRAGMENT_BYTES_MAX)
         self.writer._splitter = Splitter(SIZE)
 
-    async def store(self, data) -> FragmentRef:
+    async def store(self, parts) -> FragmentRef:
+        data = b"".join(parts)
         self.stores_under_way += 1
         self.most_stores_under_way = max(self.most_stores_under_way, self.stores_under_way)
         try:
             if self.store_gate is not None:
-                await self.store_gate(bytes(data))
-            if bytes(data) in self.refuse:
-                raise self.refuse[bytes(data)]
+                await self.store_gate(data)
+            if data in self.refuse:
+                raise self.refuse[data]
         finally:
             self.stores_under_way -= 1
         fid = len(self.stored) + 1
-        self.stored[fid] = bytes(data)
+        self.stored[fid] = data
         return FragmentRef(1, fid, len(data), 0)
 
     async def commit(self, operations):

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from fabric.errors import DiskFailed
 from fabric.node import os_disk
 from fabric.node.disk import Buffer
-from fabric.node.os_disk import BUFFERS_PER_CALL_MAX, PART_BYTES, PIECE_BYTES, OsDisk
+from fabric.node.os_disk import PART_BYTES, OsDisk
+from fabric.node.pieces import BUFFERS_PER_CALL_MAX, PIECE_BYTES
 from fabric.settings import KIB, MIB
 
 
@@ -141,21 +142,3 @@ def test_parts_are_the_write_in_order_and_none_is_too_much_for_a_call(lengths: l
         size = sum(map(len, part))
         assert size >= PART_BYTES or len(part) == BUFFERS_PER_CALL_MAX
         assert size - len(part[-1]) < PART_BYTES
-
-
-@given(
-    st.lists(
-        st.sampled_from([0, 1, 72, KIB, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, MIB]), max_size=20
-    )
-)
-def test_pieces_are_the_same_bytes_and_none_is_large(lengths: list[int]) -> None:
-    rng = random.Random(3)
-    buffers: list[Buffer] = [rng.randbytes(length) for length in lengths]
-
-    pieces = list(os_disk._pieces(buffers))
-
-    assert b"".join(buffer for piece in pieces for buffer in piece) == b"".join(buffers)
-    sizes = [sum(map(len, piece)) for piece in pieces]
-    assert all(size == PIECE_BYTES for size in sizes[:-1])
-    assert all(0 < size <= PIECE_BYTES for size in sizes[-1:])
-    assert all(len(piece) <= len(buffers) for piece in pieces)

@@ -1,6 +1,15 @@
 import pytest
 
-from fabric.errors import BadChecksum, Busy, Conflict, DiskFailed, NotWritable, StaleEpoch, Unavailable
+from fabric.errors import (
+    BadChecksum,
+    Busy,
+    Conflict,
+    DiskFailed,
+    MemoryGone,
+    NotWritable,
+    StaleEpoch,
+    Unavailable,
+)
 from fabric.settings import Settings
 from fabric.wire.messages import (
     AbortFragment,
@@ -181,6 +190,18 @@ def test_bytes_that_are_not_those_of_the_checksum_are_refused_at_once():
     sender = put(world)
     world.fail(world.sends(StoreFragment)[0], BadChecksum("not what you said"))
     assert code_of(world, sender) == "BAD_CHECKSUM"
+    assert {send.message.fid for send in world.sends(StoreFragment)} == {FIRST_FID}
+    assert len(world.sends(AbortFragment)) == 3
+    assert world.sends(ReportFailure) == []
+    world.assert_idle()
+
+
+def test_memory_that_a_replica_does_not_find_is_no_fault_of_its():
+    """The driver must send the bytes: another group would find them no better."""
+    world = World(TWO_GROUPS)
+    sender = put(world)
+    world.fail(world.sends(StoreFragment)[0], MemoryGone("nothing there"))
+    assert code_of(world, sender) == "MEMORY_GONE"
     assert {send.message.fid for send in world.sends(StoreFragment)} == {FIRST_FID}
     assert len(world.sends(AbortFragment)) == 3
     assert world.sends(ReportFailure) == []
