@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # --- the rules ------------------------------------------------------------------------------------
 
-LANGUAGE = ("fabric.wire", "fabric.warmth", "fabric.settings", "fabric.ids", "fabric.errors")
+LANGUAGE = ("fabric.wire", "fabric.warmth", "fabric.places", "fabric.settings", "fabric.ids", "fabric.errors")
 """Each may import what stands to its right."""
 
 CONTRACTS = {

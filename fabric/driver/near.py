@@ -24,7 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 import xxhash
 
 from fabric.node.host import host_id
+from fabric.places import Places
 from fabric.settings import KIB
+from fabric.wire.messages import FragmentRef
 
 OPEN_S = 3.0
 """A file is closed so long after it was opened."""
@@ -45,7 +47,7 @@ class NearFiles:
         self._denied: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="near")
         self._timer: asyncio.TimerHandle | None = None
-        self._readers = 0
+        self._places = Places()
         self.count = 0
         """Fragments read so."""
 
@@ -58,6 +60,21 @@ class NearFiles:
         if self._denied and self._monotonic_s() < max(self._denied.values()):
             return ""
         return self._host
+
+    async def read_again(self, fragment: FragmentRef) -> memoryview | None:
+        """The payload at the place where it was last read, if it is still there: nobody is asked."""
+        host = self.host
+        place = self._places.find(fragment.fid, host) if host else None
+        if place is None:
+            return None
+        data = await self.read(*place, fragment.length, fragment.checksum)
+        if data is None:
+            self._places.forget(fragment.fid)
+        return data
+
+    def keep(self, fid: int, file: str, position: int) -> None:
+        """It was read there."""
+        self._places.keep(fid, self._host, file, position)
 
     async def read(self, file: str, position: int, length: int, checksum: int) -> memoryview | None:
         """The payload at a place, if these are the bytes with that checksum (xxh3-64)."""

@@ -160,6 +160,9 @@ class Reader:
     async def _read_from(
         self, fragment: FragmentRef, inside: int, size: int, not_again: type[FabricError] | None = None
     ) -> memoryview:
+        again = await self._near.read_again(fragment)
+        if again is not None:
+            return again[inside : inside + size]
         near, missed = self._near.host, False
         for _ in range(BAD_CHECKSUM_TRIES):
             answer, data = await self._client.request(
@@ -175,6 +178,7 @@ class Reader:
                     answer.file, answer.position, fragment.length, fragment.checksum
                 )
                 if whole_data is not None:
+                    self._near.keep(fragment.fid, answer.file, answer.position)
                     return whole_data[inside : inside + size]
                 continue
             view: Any = memoryview(data)

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 from fabric.node.calls import Calls
 from fabric.node.effects import Effect, Payload
+from fabric.places import Places
 from fabric.proxy.cluster_view import ClusterView
 from fabric.proxy.fid_source import FidSource
 from fabric.proxy.health import Health
 from fabric.proxy.object_cache import ObjectCache
-from fabric.proxy.places import Places
 from fabric.proxy.timers import Timers
 from fabric.settings import Settings
 from fabric.wire.messages import AbortFragment, Failed, FragmentRef, Message, NodeView, ReportFailure

@@ -219,3 +219,53 @@ def test_wrong_bytes_are_never_given_out_whatever_a_place_holds(tmp_path: Path) 
     cluster = Cluster(in_file(tmp_path, SMALL), SMALL, checksum=1)
     with pytest.raises(BadChecksum):
         read_on(cluster, 0, 1000)
+
+
+def read_often(cluster: Cluster, between: Callable[[int, NearFiles], None], times: int = 3) -> None:
+    """The object is read so many times by one process."""
+
+    async def run() -> None:
+        near = NearFiles()
+        opened = ObjectData(cluster.info, 0, [cluster.fragment], False, 0, 0)
+        client: Any = cluster.client
+        try:
+            for number in range(times):
+                reader = Reader(client, near, Settings(), ByteBudget(MIB), opened, memoryview(b""), 900)
+                assert b"".join([bytes(piece) async for piece in reader]) == cluster.data[:900]
+                between(number, near)
+        finally:
+            near.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_read_once_is_read_again_without_a_question(tmp_path: Path) -> None:
+    cluster = Cluster(in_file(tmp_path, SMALL), SMALL)
+    read_often(cluster, lambda number, near: None)
+    assert len(cluster.client.asked) == 1
+
+
+def test_a_place_that_holds_other_bytes_by_now_is_asked_for_anew(tmp_path: Path) -> None:
+    """Compaction has moved the record, and told the proxy's chunk server where it is now."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    cluster = Cluster(in_file(old, SMALL), SMALL)
+
+    def move(number: int, near: NearFiles) -> None:
+        if number == 0:
+            in_file(old, b"x" * 1000)
+            cluster.file = in_file(new, SMALL)
+
+    read_often(cluster, move, 4)
+    assert [bool(message.near) for message in cluster.client.asked] == [True, True]  # type: ignore[attr-defined]
+
+
+def test_a_place_is_not_used_while_files_may_not_be_opened(tmp_path: Path) -> None:
+    cluster = Cluster(in_file(tmp_path, SMALL), SMALL)
+
+    def deny(number: int, near: NearFiles) -> None:
+        near._denied["/somewhere"] = near._monotonic_s() + DENIED_S
+
+    read_often(cluster, deny, 2)
+    assert [bool(message.near) for message in cluster.client.asked] == [True, False]  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@ import pytest
 
 from fabric.errors import BadChecksum, BadRange, Busy, DiskFailed, NoFragment, Unavailable
 from fabric.node.effects import Sender
-from fabric.proxy.places import Places
+from fabric.places import Places
 from fabric.settings import Settings
 from fabric.warmth import WARM_BYTES_MIN, warm_replica
 from fabric.wire.messages import (
