@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import xxhash
 
@@ -33,8 +34,41 @@ OPEN_S = 3.0
 AT_ONCE_BYTES_MAX = 64 * KIB
 """Smaller ones are read by the event loop itself if they need no disk."""
 THREADS = 2
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Otherwise = Callable[[], Awaitable[memoryview]]
+
 DENIED_S = 30.0
 """For so long a directory that may not be read is not tried again."""
+
+
+class NearPiece:
+    """Implements ``Deferred``: bytes of a fragment, in a file of a chunk server."""
+
+    def __init__(
+        self, file: str, position: int, fragment: FragmentRef, inside: int, size: int, otherwise: Otherwise
+    ) -> None:
+        self._file = file
+        self._position = position
+        self._fragment = fragment
+        self._inside = inside
+        self._size = size
+        self._otherwise = otherwise
+
+    def __len__(self) -> int:
+        return self._size
+
+    def load(self) -> memoryview | None:
+        try:
+            descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            data, found = _read(descriptor, self._position, self._fragment.length)
+        except OSError:
+            return None
+        if len(data) != self._fragment.length or found != self._fragment.checksum:
+            return None
+        return memoryview(data)[self._inside : self._inside + self._size]
+
+    async def otherwise(self) -> memoryview:
+        return await self._otherwise()
 
 
 class NearFiles:
@@ -48,6 +82,8 @@ class NearFiles:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="near")
         self._timer: asyncio.TimerHandle | None = None
         self._places = Places()
+        self.deferring = 0
+        """Readers at work whose pieces may be read by others."""
         self.count = 0
         """Fragments read so."""
 
@@ -61,10 +97,36 @@ class NearFiles:
             return ""
         return self._host
 
+    def deferred(
+        self, file: str, position: int, fragment: FragmentRef, inside: int, size: int, otherwise: Otherwise
+    ) -> NearPiece | None:
+        """Bytes of a fragment to be read at a place later; None when they had better be read now.
+
+        So it is when its file cannot be opened, and while there are fewer readers than processors: then one
+        thread reads while another sends.  What is deferred and only on the disk is fetched meanwhile.
+        """
+        if self.deferring < PROCESSORS:
+            return None
+        try:
+            descriptor = self._descriptor(file)
+        except OSError:
+            return None
+        if _read_at_once(descriptor, position + fragment.length - 1, 1) is None:
+            self._threads.submit(_fetch, os.dup(descriptor), position, fragment.length)
+        return NearPiece(file, position, fragment, inside, size, otherwise)
+
+    def place_of(self, fid: int) -> tuple[str, int] | None:
+        """Where it was last read."""
+        host = self.host
+        return self._places.find(fid, host) if host else None
+
+    def forget(self, fid: int) -> None:
+        """It is not there any more."""
+        self._places.forget(fid)
+
     async def read_again(self, fragment: FragmentRef) -> memoryview | None:
         """The payload at the place where it was last read, if it is still there: nobody is asked."""
-        host = self.host
-        place = self._places.find(fragment.fid, host) if host else None
+        place = self.place_of(fragment.fid)
         if place is None:
             return None
         data = await self.read(*place, fragment.length, fragment.checksum)
@@ -101,15 +163,7 @@ class NearFiles:
     async def _read_in_thread(self, descriptor: int, position: int, length: int) -> tuple[bytes, int]:
         # A copy of its own: the file may be closed while the thread reads.
         own = os.dup(descriptor)
-
-        def read() -> tuple[bytes, int]:
-            try:
-                data = os.pread(own, length, position)
-            finally:
-                os.close(own)
-            return data, xxhash.xxh3_64_intdigest(data)
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _read, own, position, length)
 
     def _descriptor(self, file: str) -> int:
         found = self._open.get(file)
@@ -140,6 +194,22 @@ class NearFiles:
         for descriptor, _ in self._open.values():
             os.close(descriptor)
         self._open.clear()
+
+
+def _read(descriptor: int, position: int, length: int) -> tuple[bytes, int]:
+    """The bytes and their checksum; closes the descriptor."""
+    try:
+        data = os.pread(descriptor, length, position)
+    finally:
+        os.close(descriptor)
+    return data, xxhash.xxh3_64_intdigest(data)
+
+
+def _fetch(descriptor: int, position: int, length: int) -> None:
+    """Have the system begin to read from the disk; closes the descriptor."""
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, position, length, os.POSIX_FADV_WILLNEED)
+    os.close(descriptor)
 
 
 def _read_at_once(descriptor: int, position: int, length: int) -> bytes | None:

@@ -7,12 +7,35 @@ raise ``fabric.errors.FabricError`` or its kin and nothing else for what goes wr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from fabric.wire.messages import AnyOperation, FragmentRef, Listing, ObjectInfo
 
 Buffer = bytes | bytearray | memoryview
+
+
+class Deferred(Protocol):
+    """A piece that is not read yet: whoever sends it on reads it in its own thread, and has it at hand."""
+
+    def __len__(self) -> int: ...
+
+    def load(self) -> Buffer | None:
+        """The bytes, verified; blocks, in any thread.  None when they are not there any more."""
+        ...
+
+    async def otherwise(self) -> Buffer:
+        """The bytes, when ``load`` gave none.  Raises FabricError."""
+        ...
+
+
+@runtime_checkable
+class Defers(Protocol):
+    """A reader that may leave reading to whoever takes its pieces."""
+
+    def deferred(self) -> AsyncGenerator[Buffer | Deferred, None]:
+        """As iterating over the reader; instead of that, once."""
+        ...
 
 
 class ObjectReader(Protocol):

@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import xxhash
 
+from fabric.driver.near import AT_ONCE_BYTES_MAX
 from fabric.errors import BadChecksum, FabricError, NoGoodCopy, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 from fabric.wire.messages import (
@@ -36,13 +37,13 @@ from fabric.wire.messages import (
 if TYPE_CHECKING:
     from fabric.driver.budget import ByteBudget
     from fabric.driver.client import Client
-    from fabric.driver.near import NearFiles
+    from fabric.driver.near import NearFiles, NearPiece
 
 BAD_CHECKSUM_TRIES = 3
 
 
 class _Piece(msgspec.Struct):
-    task: asyncio.Task[memoryview]
+    task: asyncio.Task[memoryview | NearPiece]
     budget_bytes: int
     """Taken from the budget for it."""
 
@@ -72,10 +73,21 @@ class Reader:
         self._page_start = opened.start
         self._ahead: deque[_Piece] = deque()
         self._closed = False
+        self._defers = False
         self._window = 1
         self._window_max = max(1, settings.client_window_bytes // FRAGMENT_BYTES_MAX)
 
-    async def __aiter__(self) -> AsyncGenerator[memoryview, None]:
+    def __aiter__(self) -> AsyncGenerator[memoryview, None]:
+        return cast("AsyncGenerator[memoryview, None]", self._pieces())
+
+    def deferred(self) -> AsyncGenerator[memoryview | NearPiece, None]:
+        """Implements ``Defers``: whole fragments in files of this machine are not read yet."""
+        if not self._defers:
+            self._defers = True
+            self._near.deferring += 1
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[memoryview | NearPiece, None]:
         try:
             first, self._first = self._first, None
             if first is not None and len(first):
@@ -99,6 +111,9 @@ class Reader:
     async def close(self) -> None:
         """Give up reads under way; what was not given out by now never will be."""
         self._closed = True
+        if self._defers:
+            self._defers = False
+            self._near.deferring -= 1
         while self._ahead:
             piece = self._ahead.popleft()
             piece.task.cancel()
@@ -146,7 +161,23 @@ class Reader:
             self._page.popleft()
         return None
 
-    async def _read(self, fragment: FragmentRef, inside: int, size: int, position: int) -> memoryview:
+    async def _read(
+        self, fragment: FragmentRef, inside: int, size: int, position: int
+    ) -> memoryview | NearPiece:
+        if not self._defers or size <= AT_ONCE_BYTES_MAX:
+            return await self._read_now(fragment, inside, size, position)
+        place = self._near.place_of(fragment.fid)
+        if place is None:
+            return await self._read_now(fragment, inside, size, position)
+
+        async def otherwise() -> memoryview:
+            self._near.forget(fragment.fid)
+            return await self._read_now(fragment, inside, size, position)
+
+        piece = self._near.deferred(*place, fragment, inside, size, otherwise)
+        return piece if piece is not None else await self._read_now(fragment, inside, size, position)
+
+    async def _read_now(self, fragment: FragmentRef, inside: int, size: int, position: int) -> memoryview:
         try:
             return await self._read_from(fragment, inside, size, not_again=NoGoodCopy)
         except NoGoodCopy as error:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from fabric.driver.object_store import Buffer, ObjectReader
+from fabric.driver.object_store import Buffer, Deferred, Defers, ObjectReader
 from fabric.driver.registry.blobs import SMALL_BYTES_MAX
 from fabric.driver.registry.byteranges import Layout, lay_out
 from fabric.driver.registry.conditions import entity_tag
@@ -122,7 +122,7 @@ def _wanted(request: web.Request, etag: str, size: int) -> Sequence[ByteRange] |
     return download_ranges(header, size)
 
 
-async def _content(layout: Layout, reader: Reader, opened: Opened) -> AsyncGenerator[Buffer, None]:
+async def _content(layout: Layout, reader: Reader, opened: Opened) -> AsyncGenerator[Buffer | Deferred, None]:
     """The body, piece by piece; ``reader`` is that of the first part."""
     for number, part in enumerate(layout.parts):
         if number:
@@ -130,7 +130,7 @@ async def _content(layout: Layout, reader: Reader, opened: Opened) -> AsyncGener
         try:
             if part.heading:
                 yield part.heading
-            async for piece in reader:
+            async for piece in reader.deferred() if isinstance(reader, Defers) else reader:
                 yield piece
         finally:
             await reader.close()

@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future
 
 from aiohttp import web
 
-from fabric.driver.object_store import Buffer
+from fabric.driver.object_store import Buffer, Deferred
 
 PATIENCE_MS = 1
 """How long a thread waits for a full socket: a client that is fast has made room by then."""
@@ -31,7 +31,7 @@ class Outlet:
         self._socket = socket.socket(fileno=os.dup(descriptor))
         self._socket.setblocking(False)
         self._threads = threads
-        self._sending: Future[int] | None = None
+        self._sending: Future[tuple[Buffer | None, int]] | None = None
 
     @classmethod
     def take(cls, request: web.Request, threads: Executor) -> Outlet | None:
@@ -47,18 +47,23 @@ class Outlet:
             return None
         return cls(transport, its_socket.fileno(), threads)
 
-    async def write(self, data: Buffer, stall_s: float) -> None:
+    async def write(self, data: Buffer | Deferred, stall_s: float) -> None:
         """Returns when the kernel has all bytes.
 
-        Raises TimeoutError when it takes nothing for ``stall_s`` seconds, and ConnectionError when the
-        client is gone.
+        Raises TimeoutError when it takes nothing for ``stall_s`` seconds, ConnectionError when the
+        client is gone, and FabricError when a deferred piece cannot be had.
         """
-        left = memoryview(data)
+        left = data
         while True:
             if self._transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-            self._sending = self._threads.submit(_send, self._socket, left)
-            left = left[await asyncio.wrap_future(self._sending) :]
+            self._sending = self._threads.submit(_load_and_send, self._socket, left)
+            found, sent = await asyncio.wrap_future(self._sending)
+            if found is None:
+                assert not isinstance(left, Buffer)
+                left = await left.otherwise()
+                continue
+            left = memoryview(found)[sent:]
             if not left:
                 return
             async with asyncio.timeout(stall_s):
@@ -79,6 +84,23 @@ class Outlet:
             self._socket.close()
         else:
             self._sending.add_done_callback(lambda _: self._socket.close())
+
+
+async def loaded(piece: Buffer | Deferred, threads: Executor) -> Buffer:
+    """The bytes of a piece.  Raises FabricError."""
+    if isinstance(piece, Buffer):
+        return piece
+    found = await asyncio.get_running_loop().run_in_executor(threads, piece.load)
+    return found if found is not None else await piece.otherwise()
+
+
+def _load_and_send(to: socket.socket, piece: Buffer | Deferred) -> tuple[Buffer | None, int]:
+    """The bytes, and how many of them were sent; None when there are none to be loaded.
+
+    One thread does both: bytes that a processor has just read it need not fetch from another.
+    """
+    data = piece if isinstance(piece, Buffer) else piece.load()
+    return data, 0 if data is None else _send(to, memoryview(data))
 
 
 def _send(to: socket.socket, data: memoryview) -> int:

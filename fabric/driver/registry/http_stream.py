@@ -9,9 +9,9 @@ from concurrent.futures import Executor
 
 from aiohttp import web
 
-from fabric.driver.object_store import Buffer
+from fabric.driver.object_store import Buffer, Deferred
 from fabric.driver.registry.errors import RegistryError
-from fabric.driver.registry.http_outlet import Outlet
+from fabric.driver.registry.http_outlet import Outlet, loaded
 from fabric.errors import FabricError
 
 WRITE_BYTES = 256 * 1024
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 async def send(
     request: web.Request,
     response: web.StreamResponse,
-    content: AsyncIterable[Buffer],
+    content: AsyncIterable[Buffer | Deferred],
     length: int,
     stall_s: float,
     threads: Executor,
@@ -70,15 +70,18 @@ class _Body:
         self._threads = threads
         self._outlet: Outlet | None = None
 
-    async def write(self, piece: Buffer) -> None:
-        """Raises TimeoutError, _ClientGone."""
+    async def write(self, piece: Buffer | Deferred) -> None:
+        """Raises TimeoutError, _ClientGone, and FabricError when a deferred piece cannot be had."""
         try:
-            await self._write_anyhow(memoryview(piece))
+            if self._outlet is not None:
+                await self._outlet.write(piece, self._stall_s)
+            else:
+                await self._write_anyhow(memoryview(await loaded(piece, self._threads)))
         except ConnectionError as error:
             raise _ClientGone(str(error)) from error
 
     async def _write_anyhow(self, view: memoryview) -> None:
-        if self._outlet is None and len(view) > WRITE_BYTES:
+        if len(view) > WRITE_BYTES:
             await self._write_out(view[:WRITE_BYTES])
             view = view[WRITE_BYTES:]
             self._outlet = Outlet.take(self._request, self._threads)

@@ -14,7 +14,7 @@ import xxhash
 from fabric.driver import near as near_module
 from fabric.driver.budget import ByteBudget
 from fabric.driver.fabric_store import FabricStore
-from fabric.driver.near import AT_ONCE_BYTES_MAX, DENIED_S, OPEN_S, NearFiles
+from fabric.driver.near import AT_ONCE_BYTES_MAX, DENIED_S, OPEN_S, PROCESSORS, NearFiles
 from fabric.driver.reader import Reader
 from fabric.errors import BadChecksum
 from fabric.node.host import host_id
@@ -269,3 +269,118 @@ def test_a_place_is_not_used_while_files_may_not_be_opened(tmp_path: Path) -> No
 
     read_often(cluster, deny, 2)
     assert [bool(message.near) for message in cluster.client.asked] == [True, False]  # type: ignore[attr-defined]
+
+
+# --- pieces that are read by whoever takes them -----------------------------------------------------
+
+BIG = os.urandom(AT_ONCE_BYTES_MAX * 2)
+
+
+def read_deferred(
+    cluster: Cluster,
+    work: Callable[[list[Any], NearFiles], Awaitable[None]],
+    offset: int = 0,
+    others: int = PROCESSORS,
+) -> None:
+    """``work`` gets the pieces that a reader gives out unread after the object was read once."""
+
+    async def run() -> None:
+        near = NearFiles()
+        near.deferring = others
+        opened = ObjectData(cluster.info, 0, [cluster.fragment], False, offset, 0)
+        client: Any = cluster.client
+
+        def reader() -> Reader:
+            return Reader(
+                client, near, Settings(), ByteBudget(MIB), opened, memoryview(b""), len(cluster.data)
+            )
+
+        assert b"".join([bytes(piece) async for piece in reader()]) == cluster.data[offset:]
+        deferred = reader()
+        await work([piece async for piece in deferred.deferred()], near)
+        await deferred.close()
+        assert near.deferring == others
+        near.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_a_deferred_piece_is_read_when_it_is_wanted_and_by_nobody_else(tmp_path: Path, offset: int) -> None:
+    cluster = Cluster(in_file(tmp_path, BIG), BIG)
+
+    async def work(pieces: list[Any], near: NearFiles) -> None:
+        (piece,) = pieces
+        assert len(piece) == len(BIG) - offset
+        assert bytes(await asyncio.to_thread(piece.load)) == BIG[offset:]
+
+    read_deferred(cluster, work, offset)
+    assert len(cluster.client.asked) == 1
+
+
+def change(file: Path) -> None:
+    file.write_bytes(bytes(len(BIG) + 1000))
+
+
+@pytest.mark.parametrize("harm", [change, Path.unlink], ids=["other bytes", "no file"])
+def test_what_is_not_there_any_more_is_had_otherwise_and_its_place_is_forgotten(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    file = in_file(tmp_path, BIG)
+    cluster = Cluster(file, BIG)
+
+    async def work(pieces: list[Any], near: NearFiles) -> None:
+        (piece,) = pieces
+        harm(Path(file))
+        assert piece.load() is None
+        assert bytes(await piece.otherwise()) == BIG
+        if Path(file).exists():  # else it is read as long as it is open
+            assert near.place_of(cluster.fragment.fid) is None
+
+    read_deferred(cluster, work)
+
+
+@pytest.mark.parametrize(
+    ("data", "others"), [(SMALL, PROCESSORS), (BIG, PROCESSORS - 2)], ids=["small", "alone"]
+)
+def test_small_pieces_and_those_of_few_readers_are_read_ahead(
+    tmp_path: Path, data: bytes, others: int
+) -> None:
+    cluster = Cluster(in_file(tmp_path, data), data)
+
+    async def work(pieces: list[Any], near: NearFiles) -> None:
+        assert b"".join(map(bytes, pieces)) == data
+
+    read_deferred(cluster, work, others=others)
+
+
+def test_a_file_that_cannot_be_opened_is_not_put_off(tmp_path: Path) -> None:
+    file = in_file(tmp_path, BIG)
+    cluster = Cluster(file, BIG)
+
+    async def work(pieces: list[Any], near: NearFiles) -> None:
+        near._close_old()
+        Path(file).unlink()
+        for descriptor, _ in near._open.values():
+            os.close(descriptor)
+        near._open.clear()
+        assert near.deferred(file, POSITION, cluster.fragment, 0, 9, pieces[0].otherwise) is None
+
+    read_deferred(cluster, work)
+
+
+def test_what_only_the_disk_has_is_fetched_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+    monkeypatch.setattr(near_module, "_read_at_once", lambda *place: None)
+    monkeypatch.setattr(
+        near_module.os,
+        "posix_fadvise",
+        lambda fd, position, length, advice: fetched.append((position, length, advice)),
+    )
+    cluster = Cluster(in_file(tmp_path, BIG), BIG)
+
+    async def work(pieces: list[Any], near: NearFiles) -> None:
+        assert bytes(pieces[0].load()) == BIG
+
+    read_deferred(cluster, work)
+    assert fetched == [(POSITION, len(BIG), os.POSIX_FADV_WILLNEED)]

@@ -7,16 +7,23 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import uvloop
 
+from fabric.driver.object_store import Buffer, Deferred
 from fabric.driver.registry.http_outlet import Outlet
 from fabric.driver.registry.http_stream import WRITE_BYTES
+from fabric.errors import NoGoodCopy
 from fabric.settings import MIB, Settings
+from tests.unit.driver.registry import memory_store
 from tests.unit.driver.registry.harness import Registry, registry
+from tests.unit.driver.registry.memory_store import MemoryReader
 
 BLOB = os.urandom(9 * MIB + 12_345)
 """More than the kernel holds for a client that does not read."""
@@ -239,3 +246,89 @@ def test_a_socket_is_not_closed_under_a_thread_that_sends() -> None:
         theirs.close()
 
     asyncio.run(run())
+
+
+# --- pieces that whoever sends them reads -------------------------------------------------------------
+
+
+class Later:
+    """A piece that is there when it is loaded, or only otherwise."""
+
+    def __init__(self, data: bytes, loads: bool, fails: bool = False) -> None:
+        self._data, self._loads, self._fails = data, loads, fails
+        self.thread = ""
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def load(self) -> bytes | None:
+        self.thread = threading.current_thread().name
+        return self._data if self._loads else None
+
+    async def otherwise(self) -> memoryview:
+        if self._fails:
+            raise NoGoodCopy("every replica is gone")
+        await asyncio.sleep(0)
+        return memoryview(self._data)
+
+
+class DeferringReader(MemoryReader):
+    """Of its pieces the third is lost in some way."""
+
+    pieces: ClassVar[list[Later]] = []
+    third_fails: ClassVar[bool] = False
+
+    async def deferred(self) -> AsyncGenerator[Buffer | Deferred, None]:
+        number = 0
+        whole = memoryview(b"".join(self._data))
+        for start in range(0, len(whole), 2 * MIB + 7):
+            piece = whole[start : start + 2 * MIB + 7]
+            number += 1
+            if number == 2:
+                yield piece
+                continue
+            later = Later(bytes(piece), number != 3, self.third_fails)
+            self.pieces.append(later)
+            yield later
+
+
+@contextmanager
+def deferring(*, third_fails: bool = False) -> Iterator[list[Later]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_store, "MemoryReader", DeferringReader)
+        patch.setattr(DeferringReader, "pieces", [])
+        patch.setattr(DeferringReader, "third_fails", third_fails)
+        yield DeferringReader.pieces
+
+
+@on_both_loops
+async def test_deferred_pieces_come_in_order_from_threads_and_otherwise() -> None:
+    with deferring() as pieces:
+        async with registry() as client:
+            digest = await client.push_blob(BLOB)
+            reader, writer = await asked(client, digest)
+            ask(writer, digest, "Range: bytes=5000000-")
+            ask(writer, digest, "Range: bytes=7-17,4000000-8999999")
+            assert await body_of(reader, pause_s=0.001) == BLOB
+            assert await body_of(reader) == BLOB[5_000_000:]
+            several = await body_of(reader)
+            assert BLOB[7:18] in several
+            assert BLOB[4_000_000:9_000_000] in several
+            writer.close()
+    assert len(pieces) > 6
+    assert all(piece.thread.startswith("send") for piece in pieces), "never by the event loop"
+
+
+@on_both_loops
+async def test_a_deferred_piece_that_cannot_be_had_cuts_the_connection() -> None:
+    with deferring(third_fails=True):
+        async with registry() as client:
+            digest = await client.push_blob(BLOB)
+            reader, writer = await asked(client, digest)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"200 OK" in head
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)) as raised:
+                await reader.readexactly(len(BLOB))
+            if isinstance(raised.value, asyncio.IncompleteReadError):
+                assert BLOB.startswith(raised.value.partial)
+            writer.close()
