@@ -7,6 +7,7 @@ that they take neither processor nor disk from the rest.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -76,7 +77,9 @@ class Stage:
     def fabric(self, replicas: int = 3) -> Cluster:
         """``fabric up``."""
         name = FABRIC if replicas == 3 else FABRIC_OF_ONE
-        return self._once(name, lambda: running_fabric(self._place("fabric"), replicas, 1))
+        return self._once(
+            name, lambda: self._placed("fabric", lambda place: running_fabric(place, replicas, 1))
+        )
 
     def clients(self, number: int = 0) -> Clients:
         """A process with a client of the fabric of three replicas; another for each number."""
@@ -94,11 +97,11 @@ class Stage:
 
     def seaweed(self) -> Seaweed:
         """SeaweedFS, with three copies."""
-        return self._once(SEAWEED, lambda: running_seaweed(self._place("seaweed")))
+        return self._once(SEAWEED, lambda: self._placed("seaweed", running_seaweed))
 
     def debian(self) -> DebianRegistry:
         """Debian's registry."""
-        return self._once(DEBIAN, lambda: running_debian(self._place("debian")))
+        return self._once(DEBIAN, lambda: self._placed("debian", running_debian))
 
     def wire(self) -> WireLimit:
         """A ZeroMQ peer that only answers."""
@@ -151,10 +154,16 @@ class Stage:
             for role in thing.restarted()
         ]
 
-    def _place(self, name: str) -> Path:
-        """A directory that nothing has used before: what is started again begins empty."""
+    @contextlib.contextmanager
+    def _placed(self, name: str, running: Callable[[Path], AbstractContextManager[Thing]]) -> Iterator[Thing]:
+        """Run it in a directory that nothing has used before, and give the space back when it has ended."""
         self._places += 1
-        return self.directory / f"{name}-{self._places}"
+        place = self.directory / f"{name}-{self._places}"
+        try:
+            with running(place) as thing:
+                yield thing
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _once(self, name: str, make: Callable[[], AbstractContextManager[Thing]]) -> Thing:
         if name not in self._running:
