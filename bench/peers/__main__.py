@@ -56,7 +56,7 @@ def main(
 ) -> None:
     """Measure a fabric of its own beside other systems of their own, in turns.
 
-    Needs some 50 GB of disk.  Exit status 0 when every row could be measured, whatever the figures; else 1.
+    Needs some 70 GB of disk.  Exit status 0 when every row could be measured, whatever the figures; else 1.
     """
     chosen = select(rows(), only)
     if not chosen:
