@@ -29,7 +29,7 @@ REST_S = 30.0
 
 class _Block:
     def __init__(self) -> None:
-        """Raises OSError; AttributeError where the system has no memory files."""
+        """Raises OSError."""
         self.descriptor, self.file = make_file()
         self.used_at = 0.0
 
@@ -47,7 +47,7 @@ class NearWrites:
     """Blocks of one process.  Use inside a running event loop."""
 
     def __init__(self, is_on: bool = True, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._is_on = is_on
+        self._is_on = is_on and hasattr(os, "memfd_create")
         self._monotonic_s = monotonic_s
         self._free: list[_Block] = []
         """The one used last is at the end."""
@@ -85,7 +85,7 @@ class NearWrites:
             block = self._take()
             if block is not None:
                 block.fill(parts)
-        except (OSError, AttributeError):
+        except OSError:
             self.rest()
             if block is not None:
                 self._give_back(block)

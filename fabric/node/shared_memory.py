@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 
 from fabric.errors import MemoryGone
@@ -65,9 +66,9 @@ class SharedBytes(Unread):
 
 
 def make_file() -> tuple[int, str]:
-    """A new memory file of this process: its descriptor, and its name for others.
+    """A new memory file, where the system has such: its descriptor, and its name for other processes.
 
-    Raises OSError; AttributeError where the system has none.
+    Raises OSError.
     """
     descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC)
     return descriptor, f"/proc/{os.getpid()}/fd/{descriptor}"
@@ -92,11 +93,11 @@ def is_visible(question: ProbeMemory) -> bool:
 
 @cache
 def _probe_file() -> str:
-    """Stays open for as long as the process lives."""
-    try:
-        return make_file()[1]
-    except (OSError, AttributeError):
-        return ""
+    """Stays open for as long as the process lives; empty where there is none to be had."""
+    with suppress(OSError):
+        if hasattr(os, "memfd_create"):
+            return make_file()[1]
+    return ""
 
 
 def _read(descriptor: int, length: int, position: int, file: str) -> bytes:

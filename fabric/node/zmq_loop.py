@@ -396,14 +396,14 @@ class ZmqLoop:
         peer = self._peers.get(effect.endpoint)
         if peer is None:
             peer = self._connect(effect.endpoint)
+        # Also when nothing is queued: the peer may have been asked whether it reads memory.
+        self._unflushed.add(effect.endpoint)
         try:
             is_queued = peer.send(effect.request_id, effect.message, effect.payload)
         except MemoryGone as error:
             self._unsent.append((Sender(effect.endpoint, effect.request_id), error))
             return
-        if is_queued:
-            self._unflushed.add(effect.endpoint)
-        else:
+        if not is_queued:
             self._note_unsent(effect.endpoint, effect.request_id)
 
     def _note_unsent(self, endpoint: str, request_id: int) -> None:
