@@ -384,3 +384,16 @@ def test_what_only_the_disk_has_is_fetched_ahead(tmp_path: Path, monkeypatch: py
 
     read_deferred(cluster, work)
     assert fetched == [(POSITION, len(BIG), os.POSIX_FADV_WILLNEED)]
+
+
+def test_a_place_of_no_use_is_tried_once(tmp_path: Path) -> None:
+    cluster = Cluster(in_file(tmp_path, SMALL), SMALL)
+
+    def lose(number: int, near: NearFiles) -> None:
+        if number == 0:
+            in_file(tmp_path, b"x" * 1000)
+            cluster.file = ""  # bytes only from now on
+        else:
+            assert near.place_of(cluster.fragment.fid) is None
+
+    read_often(cluster, lose)
