@@ -35,10 +35,10 @@ AT_ONCE_BYTES_MAX = 64 * KIB
 """Smaller ones are read by the event loop itself if they need no disk."""
 THREADS = 2
 PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-Otherwise = Callable[[], Awaitable[memoryview]]
-
 DENIED_S = 30.0
 """For so long a directory that may not be read is not tried again."""
+
+Otherwise = Callable[[], Awaitable[memoryview]]
 
 
 class NearPiece:
@@ -98,15 +98,20 @@ class NearFiles:
         return self._host
 
     def deferred(
-        self, file: str, position: int, fragment: FragmentRef, inside: int, size: int, otherwise: Otherwise
+        self, fragment: FragmentRef, inside: int, size: int, otherwise: Otherwise
     ) -> NearPiece | None:
-        """Bytes of a fragment to be read at a place later; None when they had better be read now.
+        """Bytes of a fragment to be read later where it was last read; None when they had better be read now.
 
-        So it is when its file cannot be opened, and while there are fewer readers than processors: then one
-        thread reads while another sends.  What is deferred and only on the disk is fetched meanwhile.
+        So it is when they are few, when there is no such place or its file cannot be opened, and while there
+        are fewer readers than processors: then one thread reads while another sends.  What is deferred and
+        only on the disk is fetched meanwhile.
         """
-        if self.deferring < PROCESSORS:
+        if size <= AT_ONCE_BYTES_MAX or self.deferring < PROCESSORS:
             return None
+        place = self.place_of(fragment.fid)
+        if place is None:
+            return None
+        file, position = place
         try:
             descriptor = self._descriptor(file)
         except OSError:
@@ -119,10 +124,6 @@ class NearFiles:
         """Where it was last read."""
         host = self.host
         return self._places.find(fid, host) if host else None
-
-    def forget(self, fid: int) -> None:
-        """It is not there any more."""
-        self._places.forget(fid)
 
     async def read_again(self, fragment: FragmentRef) -> memoryview | None:
         """The payload at the place where it was last read, if it is still there: nobody is asked."""

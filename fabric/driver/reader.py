@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import xxhash
 
-from fabric.driver.near import AT_ONCE_BYTES_MAX
 from fabric.errors import BadChecksum, FabricError, NoGoodCopy, NotFound, Unavailable
 from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 from fabric.wire.messages import (
@@ -164,18 +164,9 @@ class Reader:
     async def _read(
         self, fragment: FragmentRef, inside: int, size: int, position: int
     ) -> memoryview | NearPiece:
-        if not self._defers or size <= AT_ONCE_BYTES_MAX:
-            return await self._read_now(fragment, inside, size, position)
-        place = self._near.place_of(fragment.fid)
-        if place is None:
-            return await self._read_now(fragment, inside, size, position)
-
-        async def otherwise() -> memoryview:
-            self._near.forget(fragment.fid)
-            return await self._read_now(fragment, inside, size, position)
-
-        piece = self._near.deferred(*place, fragment, inside, size, otherwise)
-        return piece if piece is not None else await self._read_now(fragment, inside, size, position)
+        read_now = partial(self._read_now, fragment, inside, size, position)
+        piece = self._near.deferred(fragment, inside, size, read_now) if self._defers else None
+        return piece if piece is not None else await read_now()
 
     async def _read_now(self, fragment: FragmentRef, inside: int, size: int, position: int) -> memoryview:
         try:

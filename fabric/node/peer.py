@@ -50,7 +50,9 @@ class Peer:
         self.unanswered: set[int] = set()
         self.takes_bundles = False
         """It has sent one."""
-        self._may_ask_for_memory = self._shares_memory = shares_memory
+        self._shares_memory = shares_memory
+        self._may_ask_for_memory = False
+        """It was not asked in this connection."""
         self._reads_memory = False
         """It can read memory files of processes on this machine: their names are enough."""
         self._queue: deque[bundles.Unsent] = deque()

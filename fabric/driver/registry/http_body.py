@@ -48,7 +48,7 @@ class StreamGate:
 
 
 async def body_pieces(request: web.Request, stall_s: float) -> AsyncIterator[bytes]:
-    """The body in pieces as they arrived, not joined: a joined one would cost a copy of everything.
+    """The body in pieces: each is what has arrived since the last.
 
     Raises BodyInterrupted when the client disconnects, stalls, or trickles; BodyMalformed when it breaks
     the encoding.
@@ -73,7 +73,7 @@ async def body_pieces(request: web.Request, stall_s: float) -> AsyncIterator[byt
 
 
 async def _next_piece(request: web.Request, timeout_s: float) -> bytes:
-    """What arrives next; empty at the end of the body, between chunks, and when nothing does in time."""
+    """What has arrived; empty at the end of the body, and when nothing does in time."""
     try:
         async with asyncio.timeout(timeout_s):
             return await request.content.readany()

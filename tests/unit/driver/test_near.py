@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_opened_is_not_put_off(tmp_path: Path) -> None:
         for descriptor, _ in near._open.values():
             os.close(descriptor)
         near._open.clear()
-        assert near.deferred(file, POSITION, cluster.fragment, 0, 9, pieces[0].otherwise) is None
+        assert near.deferred(cluster.fragment, 0, len(BIG), pieces[0].otherwise) is None
 
     read_deferred(cluster, work)
 

@@ -23,7 +23,7 @@ from fabric.node.effects import Effect, Sender
 from fabric.node.shared_memory import NAME, SharedBytes
 from fabric.settings import FRAGMENT_BYTES_MAX, MIB, Settings
 from tests.unit.driver.fake_proxy import MemoryProxy
-from tests.unit.node.test_shared_memory import looping
+from tests.unit.node.echo import looping
 
 DATA = random.Random(3).randbytes(FRAGMENT_BYTES_MAX)
 

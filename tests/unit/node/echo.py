@@ -107,9 +107,10 @@ def running(
     publish: str | None = None,
     subscribe: Sequence[str] = (),
     lane: Callable[[object], object] = lambda job: f"did {job}",
+    shares_memory: bool = False,
 ) -> Iterator[Running]:
     """A loop in a thread of its own, stopped at the end; its status must then be 0 unless taken."""
-    it = Running(role or Echo(), listen, publish, subscribe, lane)
+    it = Running(role or Echo(), listen, publish, subscribe, lane, shares_memory)
     it.thread.start()
     try:
         yield it
@@ -120,13 +121,31 @@ def running(
         assert it.statuses == [it.expected_status]
 
 
+@contextmanager
+def looping(role: Any, **options: Any) -> Iterator[str]:
+    """The same, where only its endpoint is of interest."""
+    with running(role, **options) as it:
+        yield it.endpoint
+
+
 class Running:
     def __init__(
-        self, role: Any, listen: str, publish: str | None, subscribe: Sequence[str], lane: Any
+        self,
+        role: Any,
+        listen: str,
+        publish: str | None,
+        subscribe: Sequence[str],
+        lane: Any,
+        shares_memory: bool = False,
     ) -> None:
         self.role = role
         self.loop = ZmqLoop(
-            role, listen=listen, publish=publish, subscribe=subscribe, lanes={"lane": Lane(lane)}
+            role,
+            listen=listen,
+            publish=publish,
+            subscribe=subscribe,
+            lanes={"lane": Lane(lane)},
+            shares_memory=shares_memory,
         )
         self.endpoint = self.loop.endpoint
         self.statuses: list[int] = []

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from fabric.node.host import host_id
 from fabric.node.peer import PROBE_ID, Peer
 from fabric.node.pieces import PIECE_BYTES
 from fabric.node.shared_memory import FILE_BYTES_MAX, SharedBytes, is_visible, make_file, probe
-from fabric.node.zmq_loop import ZmqLoop
 from fabric.settings import FRAGMENT_BYTES_MAX
 from fabric.wire import codec
 from fabric.wire.messages import (
@@ -36,7 +34,7 @@ from fabric.wire.messages import (
     PutFragment,
     ReportFailure,
 )
-from tests.unit.node.echo import WAIT_MS, RawPeer
+from tests.unit.node.echo import WAIT_MS, RawPeer, looping
 
 DATA = os.urandom(100_000)
 
@@ -250,19 +248,6 @@ class Passing:
         return [Reply(sender, Pong("passing", str(hash(data)), ""))]
 
 
-@contextmanager
-def looping(role: Any, **options: Any) -> Iterator[str]:
-    loop = ZmqLoop(role, listen="tcp://127.0.0.1:0", **options)
-    thread = threading.Thread(target=loop.run)
-    thread.start()
-    try:
-        yield loop.endpoint
-    finally:
-        loop.stop()
-        thread.join(WAIT_MS / 1000)
-        assert not thread.is_alive()
-
-
 class Asking:
     """A ``Peer`` whose answers are waited for."""
 
@@ -392,17 +377,10 @@ def test_a_new_connection_is_asked_anew() -> None:
         asking.until(lambda: asking.peer.state == "down")
         assert not asking.peer.reads_memory()
         role = Passing()
-        loop = ZmqLoop(role, listen=endpoint)
-        thread = threading.Thread(target=loop.run)
-        thread.start()
-        try:
+        with looping(role, listen=endpoint), in_memory() as file:
             asking.until(lambda: asking.peer.state == "up")
             assert not asking.learn()
-            with in_memory() as file:
-                assert asking.put(SharedBytes(file, len(DATA))) == EXPECTED
-        finally:
-            loop.stop()
-            thread.join()
+            assert asking.put(SharedBytes(file, len(DATA))) == EXPECTED
     assert SharedBytes not in role.kinds
 
 
