@@ -25,6 +25,7 @@ from fabric.master.deletion import Deletion
 from fabric.master.fids import FidLeases
 from fabric.master.groups import Groups
 from fabric.master.watchers import Watchers
+from fabric.proxy.together import Round
 from fabric.proxy.upload import Upload
 
 
@@ -69,6 +70,19 @@ def _start_without_the_last(self: Upload, now: float) -> Any:
         skipped = self._members[-1]
         self._missing.discard(skipped.server)
         return [e for e in effects if getattr(e, "endpoint", "") != skipped.endpoint]
+    return effects
+
+
+_start_round = Round.start
+
+
+def _start_round_without_the_last(self: Round, now: float) -> Any:
+    effects = _start_round(self, now)
+    skipped = self._group.members[-1]
+    if len(self._group.members) > 1:
+        self._missing.discard(skipped)
+        endpoint = self._context.view.nodes[skipped].endpoint
+        return [effect for effect in effects if getattr(effect, "endpoint", "") != endpoint]
     return effects
 
 
@@ -163,13 +177,19 @@ _KILLS = ("kill chunk", "kill master", "power cut")
 MUTATIONS = [
     Mutation("ACK before fsync", [(DataFile, "append", _append_without_sync)], 2, ("P1",)),
     Mutation("skip one replica", [(Upload, "start", _start_without_the_last)], 2, ("P1",)),
+    Mutation(
+        "skip one replica of several fragments",
+        [(Round, "start", _start_round_without_the_last)],
+        10,
+        ("P1",),
+    ),
     Mutation("RW on heartbeat", [(Groups, "_all_equal", _all_alive)], 5, ("P6",), ("replace disk",)),
     Mutation(
         "no epoch check",
         [(Standing, "refusal", _refusal_without_epoch)],
         15,
         ("P6",),
-        ("isolate", "read-only"),
+        ("cut from proxy", "read-only"),
     ),
     Mutation(
         "reuse a fid after a crash", [(FidLeases, "load", _load_without_high_water)], 10, ("P3",), _KILLS
@@ -204,7 +224,7 @@ MUTATIONS = [
     Mutation(
         "find no orphans",
         [(FidLeases, "move_horizon", lambda self, delta, now: 0)],
-        5,
+        10,
         ("P10",),
         ("kill client", "kill mid-commit", "audit or rebalance"),
     ),

@@ -23,6 +23,7 @@ from fabric.wire.messages import (
     AbortFragment,
     FragmentAborted,
     FragmentData,
+    FragmentsStored,
     FragmentStored,
     GetTopology,
     ListBuckets,
@@ -30,6 +31,7 @@ from fabric.wire.messages import (
     ReadFragment,
     ReportFailure,
     StoreFragment,
+    StoreFragments,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +43,25 @@ if TYPE_CHECKING:
 TIMEOUT_S = 6.0
 """ZeroMQ's heartbeat: a connection on which nothing passes for so long is broken."""
 NOTICE_S = 0.001
-_REORDERED = (StoreFragment, FragmentStored, ReadFragment, FragmentData, AbortFragment, FragmentAborted)
-_DOUBLED = (StoreFragment, ReadFragment, AbortFragment, GetTopology, ReportFailure, ListBuckets)
+_REORDERED = (
+    StoreFragment,
+    FragmentStored,
+    StoreFragments,
+    FragmentsStored,
+    ReadFragment,
+    FragmentData,
+    AbortFragment,
+    FragmentAborted,
+)
+_DOUBLED = (
+    StoreFragment,
+    StoreFragments,
+    ReadFragment,
+    AbortFragment,
+    GetTopology,
+    ReportFailure,
+    ListBuckets,
+)
 
 
 class _Route(msgspec.Struct, frozen=True):
@@ -70,6 +89,8 @@ class Network:
         self.publish_loss = 0.0
         self.doubles = 0.0
         self.reorders = False
+        self.turns_s = 0.0
+        """So long a turn of a process may last: it hears of several things, and then ends it."""
         self._cuts: dict[tuple[str, str], float] = {}
         """(from, to) -> since when nothing passes."""
         self._held: dict[tuple[str, str], list[Callable[[], None]]] = {}

@@ -107,6 +107,8 @@ class Process:
         self._backlog: list[Callable[[], None]] = []
         self._unsent: deque[Sender] = deque()
         self._doing = False
+        self._is_in_turn = False
+        """Something has come, and ``on_turn_end`` will be called."""
         self._tick_at: float | None = None
 
     @property
@@ -133,6 +135,7 @@ class Process:
         self.alive, self.stopped_at, self._tick_at = True, None, None
         self._backlog = []
         self._unsent.clear()
+        self._is_in_turn = False
         self.lanes = {name: Lane(self, spec) for name, spec in self.built.lanes.items()}
         for look in self.world.watchers.starts:
             look(self)
@@ -261,11 +264,12 @@ class Process:
             self._tick_at = due
             self.later(due - self.world.now, lambda: self._tick(due))
 
-    def _do(self, effects: list[Effect]) -> None:
+    def _do(self, effects: list[Effect], *, is_turn_over: bool = False) -> None:
         life = self.incarnation
         self._doing = True
         self._do_each(effects, life)
-        self._end_turn(life)
+        if not is_turn_over:
+            self._end_turn(life)
         while self._unsent and self.alive and self.incarnation == life:
             assert self.built is not None
             sender = self._unsent.popleft()
@@ -278,9 +282,20 @@ class Process:
             self.world.inspect(self)
 
     def _end_turn(self, life: int) -> None:
-        if self.alive and self.incarnation == life:
-            assert self.built is not None
-            self._do_each(self.built.role.on_turn_end(self.world.now), life)
+        """Now, or when more may have come."""
+        turns_s = self.world.network.turns_s
+        if not turns_s:
+            if self.alive and self.incarnation == life:
+                assert self.built is not None
+                self._do_each(self.built.role.on_turn_end(self.world.now), life)
+        elif not self._is_in_turn:
+            self._is_in_turn = True
+            self.later(self.world.rng.uniform(0.0, turns_s), self._end_long_turn)
+
+    def _end_long_turn(self) -> None:
+        assert self.built is not None
+        self._is_in_turn = False
+        self._do(self.built.role.on_turn_end(self.world.now), is_turn_over=True)
 
     def _do_each(self, effects: list[Effect], life: int) -> None:
         network = self.world.network

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from fabric.chunk.audit import Audit
 from fabric.chunk.catch_up import CatchUp
@@ -31,7 +30,6 @@ from fabric.chunk.jobs import (
     Status,
     StatusDone,
     StatusJob,
-    StoreItem,
     WriteDone,
 )
 from fabric.chunk.master_link import MasterLink
@@ -41,12 +39,13 @@ from fabric.chunk.read_queue import ReadQueue
 from fabric.chunk.read_queue import Ticket as ReadTicket
 from fabric.chunk.repairs import Repairs
 from fabric.chunk.standing import SYNC, Standing
+from fabric.chunk.store_requests import LARGE_BYTES, StoreRequests
 from fabric.chunk.upkeep import Upkeep
 from fabric.chunk.write_queue import Ticket, WriteQueue
 from fabric.errors import BadRequest, Busy, FabricError, NoFragment, Unavailable
 from fabric.node.calls import Calls
 from fabric.node.effects import WORKER, Effect, Exit, Payload, Reply, Run, Sender
-from fabric.settings import KIB, Settings
+from fabric.settings import Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
     AbortFragment,
@@ -56,7 +55,6 @@ from fabric.wire.messages import (
     Buckets,
     FragmentAborted,
     FragmentData,
-    FragmentStored,
     Heartbeat,
     ListBucket,
     ListBuckets,
@@ -67,13 +65,12 @@ from fabric.wire.messages import (
     ReadFragment,
     Request,
     StoreFragment,
+    StoreFragments,
 )
 
 LISTINGS_MAX = 64
 """Listings for peers that may be under way; beyond that the answer is BUSY."""
 PAGE_ENTRIES = 4096
-LARGE_BYTES = 64 * KIB
-"""Writes and reads of so much begin at once; smaller ones wait for what else has come, to share a batch."""
 
 log = logging.getLogger("fabric")
 
@@ -143,8 +140,10 @@ class ChunkRole:
             heartbeat=self._heartbeat,
             adopted=self._on_adopted,
         )
+        stores = StoreRequests(server, self._standing, self._writes, settings)
         self._requests: dict[type, Callable[..., list[Effect]]] = {
-            StoreFragment: self._on_store,
+            StoreFragment: stores.one,
+            StoreFragments: stores.several,
             ReadFragment: self._on_read,
             AbortFragment: self._on_abort,
             ListBuckets: self._on_list_buckets,
@@ -230,27 +229,6 @@ class ChunkRole:
             return handler(message, sender, now)
         except FabricError as error:
             return [Reply(sender, failed(error))]
-
-    def _on_store(self, m: StoreFragment, sender: Sender, now: float, payload: Payload) -> list[Effect]:
-        refusal = self._standing.refusal(m.group, m.epoch, now)
-        if refusal is not None:
-            raise refusal
-        length = len(payload)
-        if self._writes.pending_bytes + length > self._settings.chunk_inflight_bytes_max:
-            raise Busy(f"{self._server} has {self._writes.pending_bytes} bytes to write")
-        check = partial(self._standing.refusal, m.group, m.epoch)
-
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
-            # Durable, but is it still wanted?  See ``standing``.
-            refusal = error or check(now)
-            if refusal is not None:
-                return [Reply(sender, failed(refusal))]
-            return [Reply(sender, FragmentStored(m.group, m.epoch, m.fid, length, m.checksum))]
-
-        ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
-        stays_warm = self._standing.is_warm(m.fid, length)
-        self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload, stays_warm))
-        return self._writes.take(now) if length >= LARGE_BYTES else []
 
     def _on_abort(self, m: AbortFragment, sender: Sender, now: float) -> list[Effect]:
         self._check_group(m.group)

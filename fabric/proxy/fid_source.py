@@ -39,6 +39,16 @@ class FidSource:
             self._ranges.popleft()
         return None
 
+    def take_several(self, count: int, now: float) -> list[int]:
+        """So many, or as many as there are."""
+        fids: list[int] = []
+        while len(fids) < count:
+            fid = self.take(now)
+            if fid is None:
+                break
+            fids.append(fid)
+        return fids
+
     def clear(self) -> None:
         """Throw the stock away: the master no longer accepts its fids."""
         self._ranges.clear()

@@ -17,6 +17,7 @@ from fabric.proxy.context import Context
 from fabric.proxy.download import Download
 from fabric.proxy.master_link import MasterLink
 from fabric.proxy.mover import Mover
+from fabric.proxy.together import Together
 from fabric.proxy.upload import Upload
 from fabric.settings import Settings
 from fabric.wire.codec import failed
@@ -69,6 +70,7 @@ class ProxyRole:
         self._context = Context(name, master, settings, rng)
         self._settings = settings
         self._link = MasterLink(self._context)
+        self._together = Together(self._context, self._link)
         self._mover = Mover(self._context, self._link.start_upload)
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PutFragment: self._on_put_fragment,
@@ -107,8 +109,10 @@ class ProxyRole:
         return effects + self._link.on_tick(now) + self._mover.on_tick(now)
 
     def on_turn_end(self, now: float) -> list[Effect]:
-        """Nothing is gathered here: what comes goes on at once."""
-        return []
+        """Store the small fragments that came."""
+        effects = self._together.on_turn_end(now)
+        self._link.hurry_if_stale(now)
+        return effects
 
     def next_deadline(self) -> float | None:
         """The earliest of the next call's end, the next timer, the next refresh, and the next moves."""
@@ -192,7 +196,7 @@ class ProxyRole:
 
         deadline = now + message.deadline_ms / 1000
         upload = Upload(self._context, payload, message.checksum, deadline, done, give_up)
-        return self._link.start_upload(upload, now)
+        return self._together.add(upload, now)
 
     def _on_put_object(
         self, message: PutObject, sender: Sender, now: float, payload: Payload
@@ -211,9 +215,8 @@ class ProxyRole:
 
         if size == 0:
             return self._commit_object(message, [], size, sender, deadline, now)
-        return self._link.start_upload(
-            Upload(self._context, payload, message.checksum, deadline, done, give_up), now
-        )
+        upload = Upload(self._context, payload, message.checksum, deadline, done, give_up)
+        return self._together.add(upload, now)
 
     def _commit_object(
         self,

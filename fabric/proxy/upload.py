@@ -1,6 +1,6 @@
 """One fragment on its way to every replica of a group.
 
-    place -> storing (one StoreFragment to each member) -> all confirmed -> done(ref)
+    place -> storing (StoreFragment to each member) -> all confirmed -> done(ref)
       ^         | one failed
       |         v
       +---- abort the fid on every member, try another group under a new fid
@@ -11,13 +11,15 @@
 The fid of a failed attempt is dead: its members get a tombstone for it, and no answer that arrives
 later can bring it back.  A success is reported only when *every* member of the group's current epoch
 has confirmed the same length and checksum.
+
+Small ones make their first attempt together, see ``together``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from fabric.errors import DeadlineExceeded, FabricError, NoWritableGroup, Unavailable
+from fabric.errors import DeadlineExceeded, FabricError, NoWritableGroup, Unavailable, UnknownKind
 from fabric.node.effects import Effect, Payload
 from fabric.proxy.context import Context
 from fabric.proxy.placement import choose_group
@@ -59,10 +61,10 @@ class Upload:
     ) -> None:
         """``besides``: a group that it is not to go to; ``target``: the only one that it may; 0: any."""
         self._context = context
-        self._payload = payload
-        self._length = len(payload)
-        self._checksum = checksum
-        self._deadline = deadline
+        self.payload = payload
+        self.length = len(payload)
+        self.checksum = checksum
+        self.deadline = deadline
         self._done = done
         self._give_up = give_up
         self._tried: set[int] = {besides}
@@ -78,31 +80,42 @@ class Upload:
     def start(self, now: float) -> list[Effect] | None:
         """Make the first or the next attempt; None when the proxy has no fid to give."""
         context = self._context
-        if now >= self._deadline:
+        if now >= self.deadline:
             return self._give_up(failed(DeadlineExceeded("the fragment could not be stored in time")), now)
         groups = [
             group
             for group in context.view.writable_groups()
             if group.group not in self._tried and self._target in (0, group.group)
         ]
-        group = choose_group(groups, context.pending_bytes, self._length, context.rng)
+        group = choose_group(groups, context.pending_bytes, self.length, context.rng)
         if group is None:
             return self._no_group(now)
         fid = context.fids.take(now)
         if fid is None:
             return None
+        members = context.view.members(group.group)
+        self.begin(fid, group, members)
+        self._missing = set(group.members)
+        timeout_s = min(context.settings.store_timeout_s, self.deadline - now)
+        request = StoreFragment(max(1, int(timeout_s * 1000)), group.group, group.epoch, fid, self.checksum)
+        return [
+            context.calls.start(node.endpoint, request, now, self._confirm(fid, node.server), self.payload)
+            for node in members
+        ]
+
+    def begin(self, fid: int, group: GroupView, members: list[NodeView]) -> None:
+        """An attempt is being made, here or together with others."""
         self._attempts += 1
         self._tried.add(group.group)
-        self._attempt_fid, self._group = fid, group
-        self._members = context.view.members(group.group)
-        self._missing = set(group.members)
-        context.pending_bytes[group.group] += self._length
-        timeout_s = min(context.settings.store_timeout_s, self._deadline - now)
-        request = StoreFragment(max(1, int(timeout_s * 1000)), group.group, group.epoch, fid, self._checksum)
-        return [
-            context.calls.start(node.endpoint, request, now, self._confirm(fid, node.server), self._payload)
-            for node in self._members
-        ]
+        self._attempt_fid, self._group, self._members = fid, group, members
+        self._context.pending_bytes[group.group] += self.length
+
+    def stored(self, now: float) -> list[Effect]:
+        """Every member has confirmed the attempt."""
+        group, fid = self._group, self._attempt_fid
+        assert group is not None and fid is not None
+        self._end_attempt()
+        return self._done(FragmentRef(group.group, fid, self.length, self.checksum), group.epoch, now)
 
     def refuse(self, failure: Failed, now: float) -> list[Effect]:
         """End it before its first attempt."""
@@ -118,21 +131,17 @@ class Upload:
         if fid != self._attempt_fid or self._group is None:
             return []  # an answer to an attempt that was given up
         group = self._group
-        right = FragmentStored(group.group, group.epoch, fid, self._length, self._checksum)
-        if answer == right:
+        if answer == FragmentStored(group.group, group.epoch, fid, self.length, self.checksum):
             self._missing.discard(server)
-            if self._missing:
-                return []
-            self._end_attempt()
-            return self._done(FragmentRef(group.group, fid, self._length, self._checksum), group.epoch, now)
+            return [] if self._missing else self.stored(now)
         if not isinstance(answer, Failed):
             answer = failed(Unavailable(f"{server} confirmed other bytes than it was sent"))
-        return self._on_failure(group, fid, server, answer, now)
+        return self.failed(server, answer, now)
 
-    def _on_failure(
-        self, group: GroupView, fid: int, server: str, failure: Failed, now: float
-    ) -> list[Effect]:
-        context = self._context
+    def failed(self, server: str, failure: Failed, now: float) -> list[Effect]:
+        """A member has not stored the attempt: abort it, and try elsewhere if that may help."""
+        context, group, fid = self._context, self._group, self._attempt_fid
+        assert group is not None and fid is not None
         self._end_attempt()
         self._last_failure = failure
         effects = context.abort(self._members, group.group, fid, now)
@@ -141,6 +150,8 @@ class Upload:
         effects += context.report(server, group.group, fid, failure, now)
         if failure.code in _STALE_VIEW:
             context.stale = True
+        if failure.code == UnknownKind.code:
+            self._tried.discard(group.group)  # it is the message that was too new, not the group that failed
         if self._attempts >= ATTEMPTS_MAX:
             return effects + self._no_group(now)
         again = self.start(now)
@@ -152,7 +163,7 @@ class Upload:
 
     def _end_attempt(self) -> None:
         if self._group is not None:
-            self._context.pending_bytes[self._group.group] -= self._length
+            self._context.pending_bytes[self._group.group] -= self.length
         self._attempt_fid, self._group = None, None
 
     def _no_group(self, now: float) -> list[Effect]:

@@ -120,6 +120,14 @@ class BucketEntry(Part, frozen=True):
     checksum: Natural
 
 
+class FragmentRefusal(Part, frozen=True):
+    """Why one of several fragments was not stored."""
+
+    fid: Natural
+    code: str
+    message: str
+
+
 class NodeStatus(Part, frozen=True):
     """A chunk server as the operator sees it."""
 
@@ -543,6 +551,26 @@ class ChunkDetails(Message, tag=21, frozen=True):
     killed: Natural = 0
     """Writes that this request ended."""
     disk: DiskCheck = DiskCheck()
+
+
+class StoreFragments(Request, tag=22, frozen=True):
+    """Proxy -> chunk server, with the payload: store these durably, each by itself.
+
+    They are all of ``group``.  The payload is their bytes, in this order, one behind the other.
+    """
+
+    group: Natural
+    epoch: Natural
+    fragments: FragmentPage
+
+
+class FragmentsStored(Message, tag=23, frozen=True):
+    """Of the fragments of one ``StoreFragments``, those on this server's stable storage; the others not."""
+
+    group: Natural
+    epoch: Natural
+    stored: FragmentPage
+    refused: Annotated[list[FragmentRefusal], Meta(max_length=FRAGMENTS_PER_PAGE_MAX)]
 
 
 # --- master: 30 to 59 ----------------------------------------------------------------------------
@@ -1018,6 +1046,7 @@ AnyMessage = Union[
     Failed, Ping, Pong, ProbeMemory, MemoryProbed,
     StoreFragment, FragmentStored, ReadFragment, FragmentData, AbortFragment, FragmentAborted,
     ListBuckets, Buckets, ListBucket, BucketEntries, MaintainChunk, ChunkDetails,
+    StoreFragments, FragmentsStored,
     Heartbeat, Assignment, LeaseFids, FidLease, GetTopology, Topology, ReportFailure, Noted,
     AuditFragments, Audited,
     Commit, Committed, Stat, Found, Open, Opened, ListFragments, Fragments, ListObjects, Listing,
@@ -1037,6 +1066,7 @@ REPLIES: dict[type[Request], type[Message]] = {
     ListBuckets: Buckets,
     ListBucket: BucketEntries,
     MaintainChunk: ChunkDetails,
+    StoreFragments: FragmentsStored,
     Heartbeat: Assignment,
     LeaseFids: FidLease,
     GetTopology: Topology,
@@ -1065,6 +1095,6 @@ REPLIES: dict[type[Request], type[Message]] = {
 """The reply that answers a request when it is not ``Failed``."""
 
 WITH_PAYLOAD: frozenset[type[Message]] = frozenset(
-    {StoreFragment, FragmentData, PutFragment, PutObject, ObjectData}
+    {StoreFragment, StoreFragments, FragmentData, PutFragment, PutObject, ObjectData}
 )
 """Messages that have a payload frame; all others have none."""

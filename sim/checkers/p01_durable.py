@@ -12,13 +12,12 @@ from typing import Any
 
 from fabric.wire.messages import (
     Committed,
-    FragmentStored,
     Message,
     PutFragment,
     PutObject,
     Stored,
-    StoreFragment,
 )
+from sim import stores
 from sim.checkers.ledger import Ledger
 from sim.hosts import ChunkHost
 from sim.process import Process
@@ -43,11 +42,11 @@ class Durable(Ledger):
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
         super().on_send(source, target, message, payload)
-        if isinstance(message, StoreFragment):
-            data = self._payloads[message.fid] = bytes(payload)
+        for fragment, epoch, data in stores.sent(message, payload):
+            self._payloads[fragment.fid] = data
             if source.kind == "proxy":
-                self._epochs[message.fid] = message.epoch
-                self._places.setdefault(data, set()).add((message.group, message.epoch))
+                self._epochs[fragment.fid] = epoch
+                self._places.setdefault(data, set()).add((fragment.group, epoch))
 
     def on_reply(
         self,
@@ -59,10 +58,9 @@ class Durable(Ledger):
         data: Any,
     ) -> None:
         super().on_reply(server, asker, request, payload, answer, data)
-        if isinstance(answer, FragmentStored):
+        for _, _, fid in stores.confirmed(answer):
             host = self.cluster.chunks[server.name]
-            self._confirmed_by.setdefault((host.name, host.uuid), set()).add(answer.fid)
-            return
+            self._confirmed_by.setdefault((host.name, host.uuid), set()).add(fid)
         if isinstance(answer, Stored) and isinstance(request, PutFragment):
             ref = answer.fragment
             missing = self._missing(ref.group, self._epochs[ref.fid], payload)

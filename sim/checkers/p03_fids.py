@@ -19,8 +19,8 @@ from fabric.wire.messages import (
     PutOperation,
     Relocate,
     Relocated,
-    StoreFragment,
 )
+from sim import stores
 from sim.process import Process
 from sim.watcher import Violation, Watcher
 
@@ -45,12 +45,13 @@ class Fids(Watcher):
         if target.kind == "master" and isinstance(message, Commit | Relocate):
             for fid in _named(message):
                 self._first_named.setdefault(fid, self.cluster.world.now)
-        if not isinstance(message, StoreFragment) or source.kind != "proxy":
+        if source.kind != "proxy":
             return
-        now = (source.name, source.incarnation, message.checksum)
-        before = self._stored.setdefault(message.fid, now)
-        if before != now:
-            raise Violation("P3", f"fid {message.fid} is used twice: {before} and {now}")
+        for fragment, _, _ in stores.sent(message, payload):
+            now = (source.name, source.incarnation, fragment.checksum)
+            before = self._stored.setdefault(fragment.fid, now)
+            if before != now:
+                raise Violation("P3", f"fid {fragment.fid} is used twice: {before} and {now}")
 
     def on_reply(
         self,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fabric.wire.messages import FragmentData, Message, ReadFragment, StoreFragment
+from fabric.wire.messages import FragmentData, Message, ReadFragment
+from sim import stores
 from sim.history import PathState
 from sim.process import Process
 from sim.watcher import Violation, Watcher
@@ -20,8 +21,8 @@ class Bytes(Watcher):
         self._written: dict[int, bytes] = {}
 
     def on_send(self, source: Process, target: Process, message: Message, payload: Any) -> None:
-        if isinstance(message, StoreFragment):
-            self._written.setdefault(message.fid, bytes(payload))
+        for fragment, _, data in stores.sent(message, payload):
+            self._written.setdefault(fragment.fid, data)
 
     def on_reply(
         self,

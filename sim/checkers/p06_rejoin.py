@@ -14,12 +14,13 @@ from typing import Any
 from fabric.wire.messages import (
     Assignment,
     FragmentData,
-    FragmentStored,
     Heartbeat,
     Message,
     ReadFragment,
     StoreFragment,
+    StoreFragments,
 )
+from sim import stores
 from sim.checkers.ledger import Ledger
 from sim.process import Process
 from sim.watcher import Violation
@@ -55,8 +56,9 @@ class Rejoin(Ledger):
         if isinstance(answer, Assignment) and answer.mode == "RW":
             epoch = self._sealed_below.get(answer.group, 0)
             self._sealed_below[answer.group] = max(epoch, answer.epoch)
-        elif isinstance(answer, FragmentStored) and isinstance(request, StoreFragment):
-            self._on_stored(server, answer)
+        elif isinstance(request, StoreFragment | StoreFragments):
+            for group, epoch, fid in stores.confirmed(answer):
+                self._on_stored(server, group, epoch, fid)
         elif isinstance(answer, FragmentData) and isinstance(request, ReadFragment):
             host = self.cluster.chunks[server.name]
             # A clock that jumps lets tombstones go too early, and until the next audit a fragment may come
@@ -64,21 +66,21 @@ class Rejoin(Ledger):
             if not host.wall_offset_s and request.fid in self._deleted.get((server.name, host.uuid), ()):
                 raise Violation("P6", f"{server.name} serves fid {request.fid}, which it has deleted")
 
-    def _on_stored(self, server: Process, answer: FragmentStored) -> None:
-        writable = self._sealed_below.get(answer.group, 0)
-        is_member = server.name in self.cluster.roster.writers(answer.group)
-        if answer.epoch < writable and is_member:
-            text = f"confirms fid {answer.fid} in epoch {answer.epoch} of group {answer.group}"
+    def _on_stored(self, server: Process, group: int, epoch: int, fid: int) -> None:
+        writable = self._sealed_below.get(group, 0)
+        is_member = server.name in self.cluster.roster.writers(group)
+        if epoch < writable and is_member:
+            text = f"confirms fid {fid} in epoch {epoch} of group {group}"
             raise Violation("P6", f"{server.name} {text}, when epoch {writable} was writable already")
-        key = (server.name, server.incarnation, answer.epoch)
+        key = (server.name, server.incarnation, epoch)
         if key in self._begun:
             return
         self._begun.add(key)
         host = self.cluster.chunks[server.name]
         live = host.live()
         for fid, known in self.known.items():
-            if known.ref.group == answer.group and fid not in live and self.counts(fid):
-                text = f"takes writes in epoch {answer.epoch} and lacks fid {fid}"
+            if known.ref.group == group and fid not in live and self.counts(fid):
+                text = f"takes writes in epoch {epoch} and lacks fid {fid}"
                 raise Violation("P6", f"{server.name} {text}, which was acknowledged")
 
     def at_end(self) -> None:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fabric.wire.messages import ListBucket, ListBuckets, Message, ReadFragment, Relocate, StoreFragment
+from fabric.wire.messages import (
+    ListBucket,
+    ListBuckets,
+    Message,
+    ReadFragment,
+    Relocate,
+    StoreFragment,
+    StoreFragments,
+)
 from sim.process import Process
 from sim.watcher import Violation, Watcher
 
@@ -24,7 +32,8 @@ class NoMoves(Watcher):
             raise Violation("P9", f"{source.name} moves what nobody wants moved: {message}")
         if source.kind != "chunk" or target.kind != "chunk":
             return
-        if not isinstance(message, ReadFragment | ListBuckets | ListBucket | StoreFragment):
+        kinds = ReadFragment | ListBuckets | ListBucket | StoreFragment | StoreFragments
+        if not isinstance(message, kinds):
             return
         told = self.cluster.roster.told
         if any(told.get(process.name, 0) not in (0, message.group) for process in (source, target)):

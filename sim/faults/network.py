@@ -21,6 +21,7 @@ def set_weather(scene: Scene) -> None:
     network.tail_share = rng.choice([0.0, 0.02, 0.2])
     network.tail_s = rng.choice([0.05, 0.5, 2.5])
     network.reorders = rng.random() < 0.5
+    network.turns_s = rng.choice([0.0, 0.01, 0.05])
 
 
 def _cut(scene: Scene, one: str, other: str) -> None:

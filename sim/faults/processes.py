@@ -9,11 +9,13 @@ from fabric.wire.messages import (
     Commit,
     Committed,
     FidLease,
+    FragmentsStored,
     FragmentStored,
     LeaseFids,
     PutFragment,
     Stored,
     StoreFragment,
+    StoreFragments,
 )
 from sim.disk import keep_nothing
 
@@ -80,14 +82,14 @@ def _stop(scene: Scene, process: Process, seconds: float) -> None:
 
 def kill_proxy_mid_push(scene: Scene) -> None:
     """Just when it sends a fragment to a replica, or has heard that one has it."""
-    message = scene.rng.choice([StoreFragment, FragmentStored])
+    messages = scene.rng.choice([(StoreFragment, StoreFragments), (FragmentStored, FragmentsStored)])
     down_s, soon_s = scene.down_s(), scene.rng.uniform(0.0, SOON_S)
 
     def strike(passing: Passing) -> None:
         process = passing.source if passing.request is None else passing.target
         scene.world.after(soon_s, lambda: process.kill(down_s) if process.kind == "proxy" else None)
 
-    scene.triggers.arm(lambda passing: isinstance(passing.message, message), strike)
+    scene.triggers.arm(lambda passing: isinstance(passing.message, messages), strike)
 
 
 def kill_mid_commit(scene: Scene) -> None:
@@ -124,7 +126,9 @@ def stop_proxy_before_commit(scene: Scene) -> None:
     """It has the replicas' confirmations, and sleeps until its fids have expired."""
     seconds = scene.rng.uniform(*LONGER_THAN_LEASES_S)
     scene.triggers.arm(
-        lambda passing: isinstance(passing.message, FragmentStored) and passing.target.kind == "proxy",
+        lambda passing: (
+            isinstance(passing.message, FragmentStored | FragmentsStored) and passing.target.kind == "proxy"
+        ),
         lambda passing: _stop(scene, passing.target, seconds),
     )
 

@@ -8,7 +8,9 @@ that may be part of an object is aborted.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from fabric.errors import (
@@ -37,6 +39,8 @@ from fabric.wire.messages import (
     FragmentAborted,
     FragmentData,
     FragmentRef,
+    FragmentRefusal,
+    FragmentsStored,
     FragmentStored,
     GetFragment,
     GetObject,
@@ -53,6 +57,7 @@ from fabric.wire.messages import (
     Stat,
     Stored,
     StoreFragment,
+    StoreFragments,
 )
 from tests.unit.proxy.world import World, checksum, opened, topology
 
@@ -92,10 +97,17 @@ class Walk:
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
-            self.rng.choices([self.ask, self.answer, self.publish, self.pass_time], [4, 12, 1, 1])[0]()
+            steps_and_weights = {self.ask: 3, self.ask_together: 1, self.answer: 14, self.publish: 1}
+            steps_and_weights[self.pass_time] = 1
+            self.rng.choices(list(steps_and_weights), list(steps_and_weights.values()))[0]()
             self.look()
         self.world.wait(130.0)
         self.look()
+
+    def ask_together(self) -> None:
+        with self.world.one_turn():
+            for _ in range(self.rng.randrange(2, 6)):
+                self.ask()
 
     def ask(self) -> None:
         rng, world = self.rng, self.world
@@ -143,6 +155,8 @@ class Walk:
                     self.confirmed[message.fid].discard(send.endpoint)
                 stored = FragmentStored(message.group, message.epoch, message.fid, length, message.checksum)
                 world.answer(send, stored)
+            case StoreFragments():
+                self.answer_several(send, message)
             case ReadFragment():
                 data = CONTENT[message.fid][message.offset : message.offset + message.length]
                 if self.rng.random() < 0.1:
@@ -166,6 +180,22 @@ class Walk:
             case ReportFailure():
                 world.answer(send, Noted())
 
+    def answer_several(self, send: Send, message: StoreFragments) -> None:
+        """Some it may refuse, of some it may confirm other bytes, some it may not mention."""
+        stored: list[FragmentRef] = []
+        refused: list[FragmentRefusal] = []
+        for fragment in message.fragments:
+            draw = self.rng.random()
+            if draw < 0.9:
+                stored.append(fragment)
+                self.confirmed.setdefault(fragment.fid, set()).add(send.endpoint)
+            elif draw < 0.95:
+                error = self.rng.choice(ERRORS)
+                refused.append(FragmentRefusal(fragment.fid, error.code, error.message))
+            elif draw < 0.98:
+                stored.append(msgspec.structs.replace(fragment, length=fragment.length - 1))
+        self.world.answer(send, FragmentsStored(message.group, message.epoch, stored, refused))
+
     def topology(self):
         self.sequence += self.rng.choice([0, 1, 1, 2])
         writable = frozenset(group for group in GROUPS if self.rng.random() < 0.8)
@@ -188,6 +218,10 @@ class Walk:
             message = send.message
             if isinstance(message, StoreFragment):
                 assert self.first_sent.setdefault(message.fid, send.payload) is send.payload
+            elif isinstance(message, StoreFragments):
+                for fragment, data in parts_of(message, send.payload):
+                    assert self.first_sent.setdefault(fragment.fid, data) == data
+                    assert checksum(data) == fragment.checksum
             elif isinstance(message, Commit):
                 for fid in fids_of(message):
                     self.assert_stored_everywhere(fid)
@@ -210,6 +244,14 @@ class Walk:
     def assert_stored_everywhere(self, fid: int) -> None:
         members = next(m for m in GROUPS.values() if f"tcp://{m[0]}:7410" in self.confirmed[fid])
         assert self.confirmed[fid] == {f"tcp://{server}:7410" for server in members}
+
+
+def parts_of(message: StoreFragments, payload: bytes) -> Iterator[tuple[FragmentRef, bytes]]:
+    start = 0
+    for fragment in message.fragments:
+        yield fragment, payload[start : start + fragment.length]
+        start += fragment.length
+    assert start == len(payload)
 
 
 def fids_of(commit: Message) -> set[int]:

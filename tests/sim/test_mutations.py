@@ -24,5 +24,5 @@ def test_the_same_faults_do_not_harm_a_whole_fabric(mutation: Mutation) -> None:
     assert simulate(1, mutation.faults).violation == ""
 
 
-def test_there_are_fifteen() -> None:
-    assert len({mutation.name for mutation in MUTATIONS}) == 15
+def test_there_are_sixteen() -> None:
+    assert len({mutation.name for mutation in MUTATIONS}) == 16

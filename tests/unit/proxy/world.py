@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import xxhash
 
@@ -90,6 +92,7 @@ class World:
         self.sent: list[Send] = []
         self.replies: list[Reply] = []
         self._next_request_id = 0
+        self._in_turn = False
         self.do(self.role.start(self.now))
         view = groups if isinstance(groups, Topology) else topology(groups or ONE_GROUP)
         if knows_cluster:
@@ -129,7 +132,17 @@ class World:
         self._next_request_id += 1
         sender = Sender(route, self._next_request_id)
         self.do(self.role.receive(message, sender, self.now, payload))
+        if not self._in_turn:
+            self.do(self.role.on_turn_end(self.now))
         return sender
+
+    @contextlib.contextmanager
+    def one_turn(self) -> Iterator[None]:
+        """What is asked in here arrives in one turn of the loop; otherwise each request has its own."""
+        self._in_turn = True
+        yield
+        self._in_turn = False
+        self.do(self.role.on_turn_end(self.now))
 
     def answer(self, send: Send, message: Message, payload: bytes | None = None) -> None:
         if send in self.sent:

@@ -102,6 +102,14 @@ GOLDEN: list[tuple[m.Message, str]] = [
         "010000000000000001951301ccff9193050a63c2",
     ),
     (
+        m.StoreFragments(3000, 1, 7, [m.FragmentRef(1, 5, 1024, 99), m.FragmentRef(1, 6, 10, 0)]),
+        "0100000000000000019516cd0bb8010792940105cd0400639401060a00",
+    ),
+    (
+        m.FragmentsStored(1, 7, [m.FragmentRef(1, 5, 1024, 99)], [m.FragmentRefusal(6, "CONFLICT", "taken")]),
+        "0100000000000000019517010791940105cd040063919306a8434f4e464c494354a574616b656e",
+    ),
+    (
         m.MaintainChunk(1000, "scrub"),
         "0100000000000000019314cd03e8a57363727562",
     ),
