@@ -97,6 +97,11 @@ class MemoryIndex:
             floor = -1 if after is None else after
             yield from sorted(row for row in rows.items() if row[0] > floor)
 
+    def highest_fid(self) -> int:
+        self._check()
+        self._home.glance("index highest fid")
+        return max((max(rows) for rows in self._content.rows.values() if rows), default=-1)
+
     def verify_bucket(self, bucket: int) -> None:
         counted = self._content.buckets.get(bucket, BucketTotals())
         check_bucket(bucket, self.scan_bucket(bucket, None), counted)

@@ -121,6 +121,10 @@ class Index(Protocol):
         """One bucket by fid, from the first fid above ``after``; None: from the start."""
         ...
 
+    def highest_fid(self) -> int:
+        """The highest fid that has an entry; -1 when none has."""
+        ...
+
     def verify_bucket(self, bucket: int) -> None:
         """Raises IndexLost when the rows of the bucket do not agree with its counters."""
         ...

@@ -17,6 +17,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,6 +55,7 @@ from fabric.chunk.index import (
     note_key,
 )
 from fabric.errors import DiskFailed, FabricError, NoSpace
+from fabric.settings import BUCKETS
 
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 CACHE_BYTES = 32 * 1024 * 1024
@@ -164,6 +166,23 @@ class LevelDbIndex:
     def scan_bucket(self, bucket: int, after: int | None) -> Iterator[tuple[int, Entry]]:
         return _entries(self._path, self._db, bucket_prefix(bucket), after)
 
+    def highest_fid(self) -> int:
+        highest = -1
+        with _translated(self._path):
+            for bucket in range(BUCKETS):
+                start, stop = _range(bucket_prefix(bucket))
+                with self._db.iterator(
+                    start=start,
+                    stop=stop,
+                    reverse=True,
+                    include_value=False,
+                    verify_checksums=True,
+                    fill_cache=False,
+                ) as iterator:
+                    for key in islice(iterator, 1):
+                        highest = max(highest, decode_key(key))
+        return highest
+
     def verify_bucket(self, bucket: int) -> None:
         key = bucket_key(bucket)
         with _translated(self._path):
@@ -209,8 +228,9 @@ def _entries(path: Path, source: Any, prefix: bytes, after: int | None) -> Itera
 
 def _rows(path: Path, source: Any, prefix: bytes, after: int | None = None) -> Iterator[tuple[bytes, bytes]]:
     """Rows of a database or snapshot whose keys begin with ``prefix``, above the fid ``after``."""
-    start = prefix if after is None else prefix + after.to_bytes(8, "big")
-    stop = prefix[:-1] + bytes([prefix[-1] + 1]) if prefix[-1] < 255 else prefix + b"\xff" * 9
+    start, stop = _range(prefix)
+    if after is not None:
+        start += after.to_bytes(8, "big")
     with (
         _translated(path),
         source.iterator(
@@ -222,6 +242,13 @@ def _rows(path: Path, source: Any, prefix: bytes, after: int | None = None) -> I
         ) as iterator,
     ):
         yield from iterator
+
+
+def _range(prefix: bytes) -> tuple[bytes, bytes]:
+    """The keys that begin with ``prefix``: the first one, and one behind all."""
+    if prefix[-1] < 255:
+        return prefix, prefix[:-1] + bytes([prefix[-1] + 1])
+    return prefix, prefix + b"\xff" * 9
 
 
 def _sync(path: Path, flags: int) -> None:

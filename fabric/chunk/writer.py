@@ -97,6 +97,8 @@ class Writer:
         self._checkpoint_bytes = checkpoint_bytes
         self._rng = rng
         self._wall_ms = wall_ms
+        self._highest_fid: int | None = None
+        """No fid above it has an entry; None: nobody has looked.  Most that are stored lie above it."""
         self._unmarked_bytes = 0
         self._unmarked_records = 0
         self._cold: list[tuple[DataFile, int, int]] = []
@@ -144,6 +146,8 @@ class Writer:
         if self.failed:
             raise DiskFailed(self.failed)
         for fid, old, new in changes:
+            if self._highest_fid is not None and fid > self._highest_fid:
+                self._highest_fid = fid
             self._totals.replace(fid, old, new)
         self._put([(fid, new) for fid, _, new in changes])
         self._totals.publish()
@@ -178,7 +182,7 @@ class Writer:
         if self.failed:
             raise DiskFailed(self.failed)
         earlier = records.get(item.fid)
-        old = self._index.get(item.fid) if earlier is None else earlier.old
+        old = self._entry(item.fid) if earlier is None else earlier.old
         if isinstance(item, DeleteItem):
             self._plan_delete(item, position, records, order, old)
             return
@@ -197,6 +201,12 @@ class Writer:
         record = _Record(item, old, length, item.checksum, [position], payload)
         records[item.fid] = record
         order.append(record)
+
+    def _entry(self, fid: int) -> Entry | None:
+        """What the index has.  Raises IndexLost, DiskFailed."""
+        if self._highest_fid is None:
+            self._highest_fid = self._index.highest_fid()
+        return self._index.get(fid) if fid <= self._highest_fid else None
 
     def _plan_delete(
         self,

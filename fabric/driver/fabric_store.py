@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,8 @@ class FabricStore:
         self._near_writes = NearWrites(self._settings.near_writes)
         self._write_budget = ByteBudget(self._settings.client_inflight_bytes_max)
         self._read_budget = ByteBudget(self._settings.client_inflight_bytes_max)
+        self._name = secrets.token_bytes(8)
+        self._numbers = itertools.count()
 
     async def start(self) -> None:
         """Begin to connect to the proxy."""
@@ -151,7 +154,7 @@ class FabricStore:
             return _only(await self.commit([operation]))
         request = PutObject(
             deadline_ms=0,
-            operation_id=secrets.token_bytes(16),
+            operation_id=self._operation_id(),
             path=path,
             checksum=xxhash.xxh3_64_intdigest(data),
             digest=digest,
@@ -208,9 +211,13 @@ class FabricStore:
 
     async def commit(self, operations: Sequence[AnyOperation]) -> list[ObjectInfo | None]:
         """All operations or none, durably.  Raises Precondition or NotFound with nothing changed."""
-        request = Commit(0, secrets.token_bytes(16), list(operations))
+        request = Commit(0, self._operation_id(), list(operations))
         answer, _ = await self._client.request(Committed, request)
         return answer.results
+
+    def _operation_id(self) -> bytes:
+        """Unique.  Those of one store grow: the master keeps neighbours beside each other."""
+        return self._name + next(self._numbers).to_bytes(8, "big")
 
     async def watch(self, message: Watch) -> Changes:
         """What has changed since the last answer; waits a while for something.  Raises FabricError."""

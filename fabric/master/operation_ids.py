@@ -31,6 +31,8 @@ class OperationIds:
         self._keep_s = keep_s
         self._entries_max = entries_max
         self._ages: deque[tuple[float, bytes]] = deque()
+        self._known: set[bytes] = set()
+        """Those with an answer in the store or on its way there: all others need no look."""
 
     def __len__(self) -> int:
         return len(self._ages)
@@ -43,15 +45,19 @@ class OperationIds:
             found += [(keys.to_number(value), key[len(keys.OPERATIONS) :]) for key, value in pairs]
             start = pairs[-1][0] + b"\0"
         self._ages = deque((now + self._keep_s, operation_id) for _, operation_id in sorted(found))
+        self._known = {operation_id for _, operation_id in found}
 
     def find(self, store: Reader, operation_id: bytes) -> Committed | None:
         """The answer that this operation had before."""
+        if operation_id not in self._known:
+            return None
         value = store.get(keys.operation_key(operation_id))
         return None if value is None else decode_committed(memoryview(value)[8:])
 
     def remember(self, delta: DeltaStore, operation_id: bytes, number: int, answer: Committed) -> None:
         """Store an answer; ``number`` orders the entries of one age."""
         delta.put(keys.operation_key(operation_id), keys.number(number) + encode(answer))
+        self._known.add(operation_id)
 
     def on_durable(self, operation_id: bytes, now: float) -> None:
         """The answer is stored: its age begins."""
@@ -69,4 +75,6 @@ class OperationIds:
             due = self.due_at()
             if due is None or due > now:
                 return
-            delta.delete(keys.operation_key(self._ages.popleft()[1]))
+            operation_id = self._ages.popleft()[1]
+            delta.delete(keys.operation_key(operation_id))
+            self._known.discard(operation_id)

@@ -473,13 +473,18 @@ def _note_damage(node: Node, quarantined: int) -> None:
 
 def _weight_bytes(commit: Commit) -> int:
     """About what a waiting commit takes of memory."""
-    weight = 0
+    weight = 2_000 * len(commit.operations)
     for operation in commit.operations:
-        weight += 2_000
-        if isinstance(operation, PutOperation | AppendOperation | MoveOperation):
-            weight += sum(len(key) + len(value) for key, value in operation.attributes.items())
-        if isinstance(operation, PutOperation | AppendOperation):
-            weight += 200 * len(operation.fragments)
-    if any(isinstance(operation, JoinOperation) for operation in commit.operations):
+        kind = type(operation)
+        if kind in _WITH_ATTRIBUTES and operation.attributes:  # type: ignore[union-attr]
+            attributes = operation.attributes.items()  # type: ignore[union-attr]
+            weight += sum(len(key) + len(value) for key, value in attributes)
+        if kind in _WITH_FRAGMENTS:
+            weight += 200 * len(operation.fragments)  # type: ignore[union-attr]
+    if any(type(operation) is JoinOperation for operation in commit.operations):
         weight += 200 * JOINED_FRAGMENTS_MAX
     return weight
+
+
+_WITH_FRAGMENTS = (PutOperation, AppendOperation)
+_WITH_ATTRIBUTES = (PutOperation, AppendOperation, MoveOperation)

@@ -89,9 +89,11 @@ def parse(header: bytes, payloads: Sequence[Any]) -> tuple[int, Message, Any]:
     if not payloads:
         return request_id, message, None
     payload = payloads[0]
+    if type(payload) is bytes:
+        return request_id, message, payload
     if isinstance(payload, Unread) and not isinstance(message, Request):
         raise BadMessage("only requests name their payload: answers are used at once", request_id)
-    if isinstance(payload, bytes | Unread):
+    if isinstance(payload, Unread):
         return request_id, message, payload
     return request_id, message, payload if len(payload) >= COPY_BELOW_BYTES else payload.bytes
 

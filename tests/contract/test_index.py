@@ -47,6 +47,19 @@ def test_what_is_put_is_got(home: IndexHome) -> None:
     index.close()
 
 
+def test_the_highest_fid_is_that_of_any_bucket_and_of_tombstones(home: IndexHome) -> None:
+    index = home.create()
+    assert index.highest_fid() == -1
+    for fid in FIDS:
+        index.put([(fid, entry_of(fid, flags=fid % 2))], Counters())
+        assert index.highest_fid() == fid
+    index.put([(fid, entry_of(fid)) for fid in range(1000)], Counters())
+    assert index.highest_fid() == FIDS[-1]
+    index.put([(fid, None) for fid in FIDS], Counters())
+    assert index.highest_fid() == 999
+    index.close()
+
+
 def test_the_later_put_holds_also_within_one(home: IndexHome) -> None:
     index = home.create()
     index.put([(1, entry_of(1)), (1, entry_of(2))], Counters())
