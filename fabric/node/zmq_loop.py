@@ -146,14 +146,15 @@ class ZmqLoop:
 
     def _turn(self) -> None:
         ready = self._look()
-        for fd, _ in self._epoll.poll(0 if ready else self._timeout_s()):
+        # What this turn brings closer is looked at in the next.
+        deadline = self._role.next_deadline()
+        for fd, _ in self._epoll.poll(0 if ready else self._timeout_s(deadline)):
             ready.add(fd)
         for fd in ready:
             self._handlers[fd]()
         if self._held:
             self._retry_replies()
         self._unflushed |= self._blocked
-        deadline = self._role.next_deadline()
         now = time.monotonic()
         if self._status is None and deadline is not None and deadline <= now:
             self._do(self._role.on_tick(now))
@@ -173,10 +174,9 @@ class ZmqLoop:
         self._sent.clear()
         return ready
 
-    def _timeout_s(self) -> float:
+    def _timeout_s(self, deadline: float | None) -> float:
         if self._held or self._blocked:
             return RETRY_REPLIES_S
-        deadline = self._role.next_deadline()
         if deadline is None:
             return -1.0
         return max(0.0, deadline - time.monotonic())
