@@ -67,6 +67,10 @@ async def finish(service: Service, request: web.Request, route: Route) -> web.St
     if "digest" not in request.query:
         raise digest_invalid("the query has no digest", "")
     digest = parse_digest(request.query["digest"])
+    if not has_body(request) and "Content-Range" not in request.headers:
+        owner = user_of(request)
+        if await service.uploads.finish_as_left(route.name, route.reference, owner, digest):
+            return blob_created(route.name, digest)
     try:
         upload = await service.uploads.find(route.name, route.reference, user_of(request))
     except RegistryError:

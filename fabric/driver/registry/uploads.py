@@ -12,6 +12,7 @@ process can continue it.  Three rules keep it right without a lock:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,8 @@ from fabric.wire.messages import (
 IN_PARTS = "parts"
 """Attribute of an upload that takes parts in any order."""
 
+LEFT_MAX = 1024
+"""Uploads that a process remembers."""
 _FINISH_ATTEMPTS_MAX = 4
 """A blob of the same digest may appear or vanish between looking and committing; not for ever."""
 
@@ -96,6 +99,8 @@ class Uploads:
         self._monotonic_s = monotonic_s
         self._wall_ms = wall_ms
         self._parked = ParkedDigests()
+        self._left: OrderedDict[str, Upload] = OrderedDict()
+        """Uploads as requests to this process have left them; the latest are at the end."""
 
     async def start(self, name: str, algorithm: str, owner: str = "", *, in_parts: bool = False) -> Upload:
         """A new, empty upload that belongs to the repository, and to the user if there is one."""
@@ -141,7 +146,7 @@ class Uploads:
             raise out_of_order(await self.find(upload.name, upload.upload_id, upload.owner)) from error
         except NotFound as error:
             raise upload_unknown(upload.upload_id) from error
-        return replace(upload, size=size)
+        return self._leave(replace(upload, size=size))
 
     async def _write(
         self,
@@ -195,6 +200,21 @@ class Uploads:
         assert digest.size == upload.size, "all bytes of the upload were read"
         return digest
 
+    async def finish_as_left(self, name: str, upload_id: str, owner: str, digest: Digest) -> bool:
+        """``finish`` without asking the store how the upload is, if this process knows bytes of that digest.
+
+        They are what it appended last.  False when it does not know: then ``find`` the upload.  Raises what
+        ``finish`` does.
+        """
+        left = self._left.get(upload_id)
+        if left is None or (left.name, left.owner) != (name, owner):
+            return False
+        parked = self._parked.copy_of(upload_id, digest.algorithm, left.size, self._monotonic_s())
+        if parked is None or parked.size != left.size or parked.value() != digest.value:
+            return False
+        await self.complete(left, digest, parked.value())
+        return True
+
     async def finish(self, upload: Upload, digest: Digest) -> None:
         """Make the upload a blob of its repository, if its bytes have that digest.
 
@@ -221,7 +241,7 @@ class Uploads:
                 break
         else:
             raise Unavailable(f"{digest} is being stored and deleted by others at the same time")
-        self._parked.drop(upload.upload_id)
+        self._forget(upload)
 
     async def _is_finished(self, upload: Upload, digest: Digest) -> bool:
         """Whether a rival finished the upload; raises when it cannot be finished any more."""
@@ -246,7 +266,18 @@ class Uploads:
     async def cancel(self, upload: Upload) -> None:
         """Discard an upload and its bytes; harmless when it is gone."""
         await self._store.commit([DeleteOperation(upload_path(upload.upload_id), missing_ok=True)])
+        self._forget(upload)
+
+    def _leave(self, upload: Upload) -> Upload:
+        self._left[upload.upload_id] = upload
+        self._left.move_to_end(upload.upload_id)
+        if len(self._left) > LEFT_MAX:
+            self._left.popitem(last=False)
+        return upload
+
+    def _forget(self, upload: Upload) -> None:
         self._parked.drop(upload.upload_id)
+        self._left.pop(upload.upload_id, None)
 
 
 def _finishing(upload: Upload, digest: Digest, is_stored: bool, now_ms: int) -> list[AnyOperation]:

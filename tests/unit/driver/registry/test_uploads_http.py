@@ -484,12 +484,54 @@ async def test_a_failed_write_says_try_again_and_the_upload_can_be_resumed(step,
         assert (await client.call("PUT", f"{location}?digest={sha256(DATA)}")).status == 201
 
 
-@pytest.mark.parametrize("step", ["stat", "commit"])
 @asynchronous
-async def test_a_put_that_fails_in_the_store_can_be_repeated(step: str) -> None:
+async def test_who_took_the_bytes_finishes_without_asking_how_the_upload_is() -> None:
     async with registry() as client:
         location = await client.start_upload()
         await client.call("PATCH", location, data=DATA)
+        asked = client.store.calls["stat"]
+        assert (await client.call("PUT", f"{location}?digest={sha256(DATA)}")).status == 201
+        assert client.store.calls["stat"] == asked
+        # What it remembered is gone with the upload, and the same again is answered the same.
+        assert (await client.call("PUT", f"{location}?digest={sha256(DATA)}")).status == 201
+        assert (await client.call("GET", f"/v2/app/blobs/{sha256(DATA)}")).body == DATA
+
+
+@asynchronous
+async def test_what_was_appended_elsewhere_since_counts() -> None:
+    async with registry() as client, registry(client.store) as other:
+        location = await client.start_upload()
+        await client.call("PATCH", location, data=DATA[:500])
+        await other.call("PATCH", location, data=DATA[500:])
+        assert (await client.call("PUT", f"{location}?digest={sha256(DATA)}")).status == 201
+        assert (await client.call("GET", f"/v2/app/blobs/{sha256(DATA)}")).body == DATA
+
+        # Of a part that is no longer all of it no blob is made, and nothing is thrown away.
+        location = await client.start_upload()
+        await client.call("PATCH", location, data=b"good")
+        await other.call("PATCH", location, data=b" and more")
+        refused(416, "BLOB_UPLOAD_INVALID", await client.call("PUT", f"{location}?digest={sha256(b'good')}"))
+        whole = sha256(b"good and more")
+        assert (await client.call("PUT", f"{location}?digest={whole}")).status == 201
+
+
+@asynchronous
+async def test_what_was_cancelled_elsewhere_is_not_finished() -> None:
+    async with registry() as client, registry(client.store) as other:
+        location = await client.start_upload()
+        await client.call("PATCH", location, data=DATA)
+        assert (await other.call("DELETE", location)).status == 204
+        refused(404, "BLOB_UPLOAD_UNKNOWN", await client.call("PUT", f"{location}?digest={sha256(DATA)}"))
+        assert client.store.paths("blobs/") == []
+
+
+@pytest.mark.parametrize("step", ["stat", "commit"])
+@asynchronous
+async def test_a_put_that_fails_in_the_store_can_be_repeated(step: str) -> None:
+    async with registry() as other, registry(other.store) as client:
+        # Who has not taken the bytes must ask how the upload is.
+        location = await other.start_upload()
+        await other.call("PATCH", location, data=DATA)
         client.store.fail(step, DeadlineExceeded("unknown outcome"))
         path = f"{location}?digest={sha256(DATA)}"
         refused(503, "DEADLINE", await client.call("PUT", path))
