@@ -33,6 +33,9 @@ QUESTIONS_TOGETHER = 8
 
 Answer = TypeVar("Answer", bound=Message)
 
+_Open = tuple["asyncio.Future[tuple[Message, Any]]", float]
+"""A request without an answer, and the time of the loop at which it is given up."""
+
 
 class Client:
     """One connection to one proxy.  Use inside a running event loop."""
@@ -42,7 +45,10 @@ class Client:
         self._settings = settings
         self._rng = random.Random()
         self._next_id = self._rng.randrange(1, 2**47)
-        self._open: dict[int, asyncio.Future[tuple[Message, Any]]] = {}
+        self._open: dict[int, _Open] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        """Rings when the first of these runs out of time, or before."""
+        self._rings_at = 0.0
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._flushing = False
         self._unsent = 0
@@ -68,6 +74,9 @@ class Client:
         for request_id in list(self._open):
             self._end(request_id, Unavailable("the client was closed"))
         self._peer.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._context.destroy()
         self._context = None
 
@@ -119,9 +128,11 @@ class Client:
         request_id = self._next_id
         self._next_id += 1
         future: asyncio.Future[tuple[Message, Any]] = self._loop.create_future()
-        self._open[request_id] = future
+        expires_at = self._loop.time() + timeout_s
+        self._open[request_id] = future, expires_at
+        if self._timer is None or expires_at < self._rings_at:
+            self._set_timer(expires_at)
         stamped = msgspec.structs.replace(message, deadline_ms=max(1, int(timeout_s * 1000)))
-        timer = self._loop.call_later(timeout_s, self._on_timeout, request_id)
         try:
             if not self._peer.send(request_id, stamped, payload):
                 raise Unavailable(f"the proxy {self._endpoint} cannot be reached")
@@ -134,20 +145,30 @@ class Client:
                 self._loop.call_soon(self._flush)
             answer, data = await future
         finally:
-            timer.cancel()
             self._open.pop(request_id, None)
             self._peer.unanswered.discard(request_id)
         if isinstance(answer, Failed):
             raise codec.raised(answer)
         return answer, data
 
-    def _on_timeout(self, request_id: int) -> None:
-        self._end(request_id, DeadlineExceeded(f"no answer from the proxy {self._endpoint} in time"))
+    def _set_timer(self, expires_at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings_at = self._loop.call_at(expires_at, self._on_timer), expires_at
+
+    def _on_timer(self) -> None:
+        # One for all requests: nearly all are answered long before, and a timer costs a tenth of a request.
+        self._timer = None
+        now = self._loop.time()
+        for request_id in [key for key, (_, expires_at) in self._open.items() if expires_at <= now]:
+            self._end(request_id, DeadlineExceeded(f"no answer from the proxy {self._endpoint} in time"))
+        if self._open:
+            self._set_timer(min(expires_at for _, expires_at in self._open.values()))
 
     def _end(self, request_id: int, error: FabricError) -> None:
-        future = self._open.pop(request_id, None)
-        if future is not None and not future.done():
-            future.set_exception(error)
+        found = self._open.pop(request_id, None)
+        if found is not None and not found[0].done():
+            found[0].set_exception(error)
 
     def _read_if_ready(self) -> None:
         # Sending may have swallowed the edge that announced an answer.
@@ -165,9 +186,9 @@ class Client:
             except BadMessage:
                 continue  # not an answer to anything; its request runs into its deadline
             for request_id, message, payload in received:
-                future = self._open.pop(request_id, None)
-                if future is not None and not future.done():
-                    future.set_result((message, payload))
+                found = self._open.pop(request_id, None)
+                if found is not None and not found[0].done():
+                    found[0].set_result((message, payload))
 
     def _on_monitor(self) -> None:
         if self._context is None:

@@ -141,12 +141,13 @@ class NearFiles:
 
     async def read(self, file: str, position: int, length: int, checksum: int) -> memoryview | None:
         """The payload at a place, if these are the bytes with that checksum (xxh3-64)."""
-        directory = os.path.dirname(file)
-        if self._denied.get(directory, 0.0) > self._monotonic_s():
+        if self._denied and self._denied.get(os.path.dirname(file), 0.0) > self._monotonic_s():
             return None
         try:
             descriptor = self._descriptor(file)
-            data = _read_at_once(descriptor, position, length) if length <= AT_ONCE_BYTES_MAX else None
+            data: bytes | memoryview | None = None
+            if length <= AT_ONCE_BYTES_MAX:
+                data = _read_at_once(descriptor, position, length)
             if data is not None and len(data) == length:
                 found = xxhash.xxh3_64_intdigest(data)
             else:
@@ -154,7 +155,7 @@ class NearFiles:
         except FileNotFoundError:
             return None
         except OSError:
-            self._denied[directory] = self._monotonic_s() + DENIED_S
+            self._denied[os.path.dirname(file)] = self._monotonic_s() + DENIED_S
             return None
         if len(data) != length or found != checksum:
             return None
@@ -213,11 +214,11 @@ def _fetch(descriptor: int, position: int, length: int) -> None:
     os.close(descriptor)
 
 
-def _read_at_once(descriptor: int, position: int, length: int) -> bytes | None:
+def _read_at_once(descriptor: int, position: int, length: int) -> memoryview | None:
     """What is in memory of it; None when the system cannot tell, or would have to wait for the disk."""
     buffer = bytearray(length)
     try:
         size = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)
     except OSError:
         return None
-    return bytes(memoryview(buffer)[:size])
+    return memoryview(buffer)[:size].toreadonly()

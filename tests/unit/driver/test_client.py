@@ -164,6 +164,26 @@ def test_a_silent_proxy_is_deadline_exceeded():
         ask(ScriptedProxy(None), write_patience_s=0.1)
 
 
+def test_each_request_is_given_up_at_its_own_time_and_none_before():
+    async def scenario(client: Client):
+        loop = asyncio.get_running_loop()
+        began, ended = loop.time(), {}
+
+        async def wait(patience_s: float) -> None:
+            with pytest.raises(DeadlineExceeded):
+                await client.request(Found, Stat(0, "a"), patience_s=patience_s)
+            ended[patience_s] = loop.time() - began
+
+        # A longer one sets the timer first; a shorter one, and one as long as the first, come behind.
+        await asyncio.gather(*(wait(patience_s) for patience_s in (0.5, 0.1, 0.3, 0.501)))
+        assert list(ended) == [0.1, 0.3, 0.5, 0.501]
+        assert all(took_s >= patience_s - 0.005 for patience_s, took_s in ended.items())
+        assert client._open == {}
+
+    with running(ScriptedProxy(None)) as it:
+        with_client(it.endpoint, scenario)
+
+
 def test_a_lost_answer_is_asked_for_again():
     proxy = ScriptedProxy(None, FOUND)
     assert ask(proxy, request_timeout_s=0.05) == FOUND
