@@ -30,7 +30,7 @@ from fabric.wire.messages import (
 
 SMALL_BYTES = 16 * KIB
 ROUND_BYTES_MAX = 256 * KIB
-ROUND_FRAGMENTS_MAX = 32
+ROUND_FRAGMENTS_MAX = 64
 ALONE_S = 60.0
 """A server of an earlier version is not asked again for so long."""
 
