@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import pytest
@@ -175,6 +175,20 @@ def test_store_and_delete_in_one_batch_leave_a_tombstone() -> None:
     assert bench.codes(item(1), delete(1), item(1)) == ["", "", "CONFLICT"]
     assert bench.live() == {}
     assert bench.engine.status().fragments == 0
+
+
+@pytest.mark.parametrize("again", [lambda bench: bench, Bench.crashed, Bench.without_index])
+def test_fids_below_at_and_above_the_highest_are_known_for_what_they_are(
+    again: Callable[[Bench], Bench],
+) -> None:
+    """Those above it are not looked up."""
+    bench = Bench()
+    bench.store(5, 7)
+    assert bench.codes(delete(9)) == [""]
+    bench = again(bench)
+    assert bench.codes(item(5, b"other"), item(7), item(9), item(10)) == ["CONFLICT", "", "CONFLICT", ""]
+    assert bench.codes(item(10, b"other"), item(6), item(11), item(11)) == ["CONFLICT", "", "", ""]
+    assert bench.live().keys() == {5, 6, 7, 10, 11}
 
 
 def test_store_and_delete_in_one_batch_over_two_files_count_right() -> None:

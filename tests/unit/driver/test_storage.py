@@ -413,3 +413,11 @@ def test_damaged_first_bytes_are_asked_for_again_and_never_given_out(proxy):
     with pytest.raises(BadChecksum):
         with_store(ScriptedProxy(damage(100)), scenario)
     assert len(answers) == 3
+
+
+def test_operation_ids_are_unique_and_those_of_one_store_grow() -> None:
+    one, other = FabricStore("tcp://127.0.0.1:1"), FabricStore("tcp://127.0.0.1:1")
+    ids = [one._operation_id() for _ in range(600)]
+    assert ids == sorted(set(ids))
+    assert {len(each) for each in ids} == {16}
+    assert other._operation_id()[:8] != ids[0][:8]

@@ -317,6 +317,7 @@ def test_operation_ids_are_forgotten_by_age_also_after_a_restart(bench: MasterBe
     assert bench.store.get(b"i/" + b"2" * 16) is not None
     bench.tick(901.0 + 901.0)
     assert bench.store.scan(b"i/", b"i0", 10) == []
+    assert not bench.role._operation_ids._known  # nor does anything of them stay in memory
 
 
 def test_removed_and_replaced_immutable_paths_are_published_before_the_answer(bench: MasterBench) -> None:
