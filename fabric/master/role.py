@@ -473,7 +473,7 @@ def _note_damage(node: Node, quarantined: int) -> None:
 
 def _weight_bytes(commit: Commit) -> int:
     """About what a waiting commit takes of memory."""
-    weight = 2_000 * len(commit.operations)
+    weight, joins = 2_000 * len(commit.operations), False
     for operation in commit.operations:
         kind = type(operation)
         if kind in _WITH_ATTRIBUTES and operation.attributes:  # type: ignore[union-attr]
@@ -481,9 +481,8 @@ def _weight_bytes(commit: Commit) -> int:
             weight += sum(len(key) + len(value) for key, value in attributes)
         if kind in _WITH_FRAGMENTS:
             weight += 200 * len(operation.fragments)  # type: ignore[union-attr]
-    if any(type(operation) is JoinOperation for operation in commit.operations):
-        weight += 200 * JOINED_FRAGMENTS_MAX
-    return weight
+        joins = joins or kind is JoinOperation
+    return weight + 200 * JOINED_FRAGMENTS_MAX if joins else weight
 
 
 _WITH_FRAGMENTS = (PutOperation, AppendOperation)

@@ -46,6 +46,10 @@ class Context:
         self.stale = False
         """A replica knows more than our view: fetch a snapshot."""
 
+    def store_timeout_ms(self, deadline: float, now: float) -> int:
+        """For how long replicas are waited for, when the caller waits until ``deadline``."""
+        return max(1, int(min(self.settings.store_timeout_s, deadline - now) * 1000))
+
     def report(self, server: str, group: int, fid: int, failure: Failed, now: float) -> list[Effect]:
         """Tell the master about a replica's failure, when it is one that says something of the replica."""
         if failure.code not in REPORTED:

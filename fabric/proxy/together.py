@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from fabric.errors import Unavailable, UnknownKind, error_from_code
+from fabric.errors import UnknownKind, error_from_code
 from fabric.node.calls import Continuation
 from fabric.node.effects import Effect, Payload, Unread
 from fabric.proxy.context import Context
 from fabric.proxy.master_link import MasterLink
 from fabric.proxy.placement import choose_group
-from fabric.proxy.upload import Upload
+from fabric.proxy.upload import Upload, other_bytes
 from fabric.settings import KIB
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
@@ -126,8 +126,8 @@ class Round:
         for fid, upload in self._open.items():
             upload.begin(fid, group, members)
         # Who waits less long is not in the way of the others; its sender has given it up by itself.
-        left_s = max(upload.deadline for upload in self._open.values()) - now
-        timeout_ms = max(1, int(min(context.settings.store_timeout_s, left_s) * 1000))
+        deadline = max(upload.deadline for upload in self._open.values())
+        timeout_ms = context.store_timeout_ms(deadline, now)
         request = StoreFragments(timeout_ms, group.group, group.epoch, self._fragments)
         data = b"".join(memoryview(upload.payload) for upload in self._open.values())  # type: ignore[arg-type]
         return [
@@ -166,7 +166,7 @@ class Round:
         ):
             stored.update(answer.stored)
             reasons = {each.fid: failed(error_from_code(each.code, each.message)) for each in answer.refused}
-        other = failed(Unavailable(f"{node.server} confirmed other bytes than it was sent"))
+        other = other_bytes(node.server)
         return [
             (each.fid, reasons.get(each.fid, other))
             for each in self._fragments

@@ -44,6 +44,11 @@ Done = Callable[[FragmentRef, int, float], list[Effect]]
 GiveUp = Callable[[Failed, float], list[Effect]]
 
 
+def other_bytes(server: str) -> Failed:
+    """What an answer comes to that confirms anything but what was sent."""
+    return failed(Unavailable(f"{server} confirmed other bytes than it was sent"))
+
+
 class Upload:
     """The life of one ``PutFragment`` or of the payload of one ``PutObject``."""
 
@@ -96,8 +101,8 @@ class Upload:
         members = context.view.members(group.group)
         self.begin(fid, group, members)
         self._missing = set(group.members)
-        timeout_s = min(context.settings.store_timeout_s, self.deadline - now)
-        request = StoreFragment(max(1, int(timeout_s * 1000)), group.group, group.epoch, fid, self.checksum)
+        timeout_ms = context.store_timeout_ms(self.deadline, now)
+        request = StoreFragment(timeout_ms, group.group, group.epoch, fid, self.checksum)
         return [
             context.calls.start(node.endpoint, request, now, self._confirm(fid, node.server), self.payload)
             for node in members
@@ -135,7 +140,7 @@ class Upload:
             self._missing.discard(server)
             return [] if self._missing else self.stored(now)
         if not isinstance(answer, Failed):
-            answer = failed(Unavailable(f"{server} confirmed other bytes than it was sent"))
+            answer = other_bytes(server)
         return self.failed(server, answer, now)
 
     def failed(self, server: str, failure: Failed, now: float) -> list[Effect]:

@@ -78,9 +78,9 @@ class Rejoin(Ledger):
         self._begun.add(key)
         host = self.cluster.chunks[server.name]
         live = host.live()
-        for fid, known in self.known.items():
-            if known.ref.group == group and fid not in live and self.counts(fid):
-                text = f"takes writes in epoch {epoch} and lacks fid {fid}"
+        for other, known in self.known.items():
+            if known.ref.group == group and other not in live and self.counts(other):
+                text = f"takes writes in epoch {epoch} and lacks fid {other}"
                 raise Violation("P6", f"{server.name} {text}, which was acknowledged")
 
     def at_end(self) -> None:
