@@ -4,6 +4,9 @@ Large bodies cost a server little but copies into the kernel.  Made by the event
 processor with all else that it does, a quarter of a MiB at a time; made by threads they use every processor,
 a whole fragment at a time.  No thread waits for a client: what a socket does not take at once is
 left until the event loop sees that there is room.
+
+For a client that keeps up the next piece is in line when one is sent: the thread goes on with it, and what
+the event loop does for a piece it does beside that, not in between.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import asyncio
 import os
 import select
 import socket
+from collections import deque
 from concurrent.futures import Executor, Future
 
 from aiohttp import web
@@ -31,7 +35,16 @@ class Outlet:
         self._socket = socket.socket(fileno=os.dup(descriptor))
         self._socket.setblocking(False)
         self._threads = threads
-        self._sending: Future[tuple[Buffer | None, int]] | None = None
+        self._line: deque[Buffer | Deferred] = deque()
+        """What is not sent yet.  A thread that sends owns the first; who asks for bytes only appends."""
+        self._sending: Future[bool] | None = None
+        self._moved = asyncio.Event()
+        """A piece was sent, or the thread has ended."""
+        self._waiting_max = 0
+        """Pieces that may stay in line while the caller gets the next: none for a client that is slow."""
+        self._was_full = False
+        """The socket had no room since the last ``write`` began."""
+        self._closed = False
 
     @classmethod
     def take(cls, request: web.Request, threads: Executor) -> Outlet | None:
@@ -48,26 +61,67 @@ class Outlet:
         return cls(transport, its_socket.fileno(), threads)
 
     async def write(self, data: Buffer | Deferred, stall_s: float) -> None:
-        """Returns when the kernel has all bytes.
+        """Returns when the kernel has all bytes or, of a client that keeps up, all before these.
 
         Raises TimeoutError when it takes nothing for ``stall_s`` seconds, ConnectionError when the
         client is gone, and FabricError when a deferred piece cannot be had.
         """
-        left = data
+        self._line.append(data)
+        await self._send_until(self._waiting_max, stall_s)
+        self._waiting_max = 0 if self._was_full else 1
+        self._was_full = False
+
+    async def finish(self, stall_s: float) -> None:
+        """Returns when the kernel has all bytes.  Raises what ``write`` raises."""
+        await self._send_until(0, stall_s)
+
+    async def _send_until(self, left_max: int, stall_s: float) -> None:
+        """Send until at most so many pieces are left; one of them is being sent then."""
         while True:
             if self._transport.is_closing():
                 raise ConnectionResetError("the client has gone")
-            self._sending = self._threads.submit(_load_and_send, self._socket, left)
-            found, sent = await asyncio.wrap_future(self._sending)
-            if found is None:
-                assert not isinstance(left, Buffer)
-                left = await left.otherwise()
-                continue
-            left = memoryview(found)[sent:]
-            if not left:
+            self._moved.clear()
+            if self._sending is None or self._sending.done():
+                await self._go_on(stall_s)
+            if len(self._line) <= left_max:
                 return
-            async with asyncio.timeout(stall_s):
-                await self._room()
+            await self._moved.wait()
+
+    async def _go_on(self, stall_s: float) -> None:
+        """Have a thread send what is in line, once what stopped the last one is out of the way."""
+        stopped, self._sending = self._sending, None
+        if stopped is not None and stopped.result():
+            await self._clear_the_way(stall_s)
+        if self._line:
+            loop = asyncio.get_running_loop()
+            self._sending = self._threads.submit(self._send_line, loop)
+            self._sending.add_done_callback(lambda _: loop.call_soon_threadsafe(self._moved.set))
+
+    async def _clear_the_way(self, stall_s: float) -> None:
+        first = self._line[0]
+        if not isinstance(first, Buffer):
+            self._line[0] = await first.otherwise()
+            return
+        self._was_full = True
+        async with asyncio.timeout(stall_s):
+            await self._room()
+
+    def _send_line(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Send one piece after the other.  True when one is left that has no room, or no bytes."""
+        while self._line and not self._closed:
+            piece = self._line[0]
+            # One thread does both: bytes that a processor has just read it need not fetch from another.
+            data = piece if isinstance(piece, Buffer) else piece.load()
+            if data is None:
+                return True
+            view = memoryview(data)
+            sent = _send(self._socket, view)
+            if sent < len(view):
+                self._line[0] = view[sent:]
+                return True
+            self._line.popleft()
+            loop.call_soon_threadsafe(self._moved.set)
+        return False
 
     async def _room(self) -> None:
         loop = asyncio.get_running_loop()
@@ -80,6 +134,7 @@ class Outlet:
 
     def close(self) -> None:
         """Give the socket back to its transport; a thread that is still sending ends first."""
+        self._closed = True
         if self._sending is None:
             self._socket.close()
         else:
@@ -92,15 +147,6 @@ async def loaded(piece: Buffer | Deferred, threads: Executor) -> Buffer:
         return piece
     found = await asyncio.get_running_loop().run_in_executor(threads, piece.load)
     return found if found is not None else await piece.otherwise()
-
-
-def _load_and_send(to: socket.socket, piece: Buffer | Deferred) -> tuple[Buffer | None, int]:
-    """The bytes, and how many of them were sent; None when there are none to be loaded.
-
-    One thread does both: bytes that a processor has just read it need not fetch from another.
-    """
-    data = piece if isinstance(piece, Buffer) else piece.load()
-    return data, 0 if data is None else _send(to, memoryview(data))
 
 
 def _send(to: socket.socket, data: memoryview) -> int:

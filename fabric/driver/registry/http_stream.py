@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -39,6 +40,7 @@ async def send(
         async for piece in content:
             left -= len(piece)
             await body.write(piece)
+        await body.finish()
     except _ClientGone as gone:
         _log.info("download of %s ended by its client %d bytes before its end: %s", request.path, left, gone)
         left = left or 1
@@ -58,6 +60,14 @@ class _ClientGone(Exception):
     """The client closed its connection: told apart from a store whose connection broke."""
 
 
+@contextmanager
+def _telling_clients_from_stores() -> Iterator[None]:
+    try:
+        yield
+    except ConnectionError as error:
+        raise _ClientGone(str(error)) from error
+
+
 class _Body:
     """Begins in the framework's way, with the headers; goes on past it when a piece is worth that."""
 
@@ -72,13 +82,17 @@ class _Body:
 
     async def write(self, piece: Buffer | Deferred) -> None:
         """Raises TimeoutError, _ClientGone, and FabricError when a deferred piece cannot be had."""
-        try:
+        with _telling_clients_from_stores():
             if self._outlet is not None:
                 await self._outlet.write(piece, self._stall_s)
             else:
                 await self._write_anyhow(memoryview(await loaded(piece, self._threads)))
-        except ConnectionError as error:
-            raise _ClientGone(str(error)) from error
+
+    async def finish(self) -> None:
+        """Nothing is left in line.  Raises what ``write`` raises."""
+        if self._outlet is not None:
+            with _telling_clients_from_stores():
+                await self._outlet.finish(self._stall_s)
 
     async def _write_anyhow(self, view: memoryview) -> None:
         if len(view) > WRITE_BYTES:

@@ -9,7 +9,8 @@ import os
 import socket
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -246,6 +247,139 @@ def test_a_socket_is_not_closed_under_a_thread_that_sends() -> None:
         theirs.close()
 
     asyncio.run(run())
+
+
+# --- pieces in line -----------------------------------------------------------------------------------
+
+
+class Held:
+    """A piece that loads when it may; says which thread has it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.thread: int | None = None
+        self.may = threading.Event()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def load(self) -> bytes:
+        self.thread = threading.get_ident()
+        assert self.may.wait(10)
+        return self._data
+
+    async def otherwise(self) -> memoryview:
+        raise AssertionError("it loads")
+
+
+@asynccontextmanager
+async def an_outlet() -> AsyncGenerator[tuple[Outlet, socket.socket], None]:
+    """The outlet of one end of a pair of sockets, and the other end.  They hold little between them."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
+    theirs.setblocking(False)
+    _, writer = await asyncio.open_connection(sock=ours)
+    with ThreadPoolExecutor(4) as threads:
+        outlet = Outlet(writer.transport, ours.fileno(), threads)
+        try:
+            async with asyncio.timeout(10):
+                yield outlet, theirs
+        finally:
+            outlet.close()
+            writer.close()
+            theirs.close()
+
+
+async def received(theirs: socket.socket, count: int) -> bytes:
+    """The next so many bytes."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < count:
+        data += await loop.sock_recv(theirs, count - len(data))
+    return data
+
+
+async def a_while() -> None:
+    """Enough turns of the loop for whatever needs no thread and no client."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@on_both_loops
+async def test_a_thread_goes_on_with_the_piece_in_line() -> None:
+    async with an_outlet() as (outlet, theirs):
+        await outlet.write(b"begin", 1.0)
+        first, second, third = Held(b"one"), Held(b"two"), Held(b"three")
+        await outlet.write(first, 1.0)
+        second.may.set()
+        writing = asyncio.create_task(outlet.write(second, 1.0))
+        await a_while()
+        assert not writing.done(), "one piece waits, not two"
+        first.may.set()
+        await writing
+        await outlet.write(third, 1.0)
+        finishing = asyncio.create_task(outlet.finish(1.0))
+        await a_while()
+        assert not finishing.done()
+        third.may.set()
+        await finishing
+        assert first.thread == second.thread, "no way back to the loop between them"
+        assert await received(theirs, 16) == b"beginonetwothree"
+
+
+@on_both_loops
+async def test_nothing_waits_in_line_for_a_client_that_is_slow() -> None:
+    """Else each slow client would hold one more piece in memory."""
+    async with an_outlet() as (outlet, theirs):
+        for _ in range(3):
+            slow = asyncio.create_task(outlet.write(b"s" * MIB, 5.0))
+            while not outlet._was_full:
+                await asyncio.sleep(0.001)
+            assert not slow.done(), "most of it is not sent"
+            assert await received(theirs, MIB) == b"s" * MIB
+            await slow
+        await outlet.write(b"quick", 1.0)
+        await outlet.write(slow_again := Held(b"s" * MIB), 1.0)
+        next_one = asyncio.create_task(outlet.write(b"next", 1.0))
+        slow_again.may.set()
+        await received(theirs, 5 + MIB)
+        await next_one
+        await outlet.finish(1.0)
+        assert await received(theirs, 4) == b"next"
+
+
+@on_both_loops
+async def test_an_outlet_that_is_closed_begins_no_other_piece() -> None:
+    async with an_outlet() as (outlet, theirs):
+        await outlet.write(b"begin", 1.0)
+        first, second = Held(b"one"), Held(b"two")
+        await outlet.write(first, 1.0)
+        writing = asyncio.create_task(outlet.write(second, 1.0))
+        while first.thread is None:
+            await asyncio.sleep(0.001)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        outlet.close()
+        first.may.set()
+        while outlet._socket.fileno() >= 0:
+            await asyncio.sleep(0.001)
+        assert second.thread is None
+        assert await received(theirs, 8) == b"beginone"
+
+
+@on_both_loops
+async def test_a_client_that_leaves_is_told_to_whoever_waits_in_line() -> None:
+    async with an_outlet() as (outlet, theirs):
+        await outlet.write(b"begin", 1.0)
+        first = Held(b"o" * MIB)
+        await outlet.write(first, 1.0)
+        writing = asyncio.create_task(outlet.write(b"two", 1.0))
+        await a_while()
+        theirs.close()
+        first.may.set()
+        with pytest.raises(ConnectionError):
+            await writing
+            await outlet.finish(1.0)
 
 
 # --- pieces that whoever sends them reads -------------------------------------------------------------
