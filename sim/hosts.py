@@ -11,7 +11,7 @@ import random
 from typing import TYPE_CHECKING
 
 from fabric.chunk.engine import Engine
-from fabric.chunk.jobs import ReadBatch, ScrubDone, ScrubJob, ScrubStatus, WriteBatch
+from fabric.chunk.jobs import ReadBatch, ScrubDone, ScrubJob, ScrubStatus, WriteBatch, count
 from fabric.chunk.role import ChunkRole
 from fabric.errors import DiskFailed, NoSpace
 from fabric.master.role import MasterRole
@@ -125,7 +125,7 @@ class ChunkHost:
 
     def _write_s(self, job: object) -> float:
         if isinstance(job, WriteBatch):
-            self.largest_batch = max(self.largest_batch, len(job.items))
+            self.largest_batch = max(self.largest_batch, sum(map(count, job.items)))
         stall_s, self.stall_s = (self.stall_s, 0.0) if isinstance(job, WriteBatch) else (0.0, self.stall_s)
         duration_s = stall_s + self.rng.uniform(*self.sync_s) * self.slowness
         self.stalled_until = max(self.stalled_until, self.world.now + duration_s)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fabric.errors import FabricError
-from fabric.wire.messages import BucketEntry, DiskCheck
+from fabric.wire.messages import BucketEntry, DiskCheck, FragmentRef
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -60,6 +61,26 @@ class StoreItem(msgspec.Struct, frozen=True):
     """Its bytes stay in memory when they are on the disk."""
 
 
+class StoreSeveral(msgspec.Struct, frozen=True):
+    """Store fragments that came together, each by itself.  Their bytes stay in memory: they are small."""
+
+    token: Any
+    group: int
+    epoch: int
+    fragments: Sequence[FragmentRef]
+    payload: memoryview
+    """Their bytes, one behind the other."""
+
+    def singly(self) -> Iterator[StoreItem]:
+        """An item for each of them, in order; its token is None."""
+        end = 0
+        for fragment in self.fragments:
+            start, end = end, end + fragment.length
+            yield StoreItem(
+                None, fragment.fid, self.group, self.epoch, fragment.checksum, self.payload[start:end]
+            )
+
+
 class DeleteItem(msgspec.Struct, frozen=True):
     """Write a tombstone for a fid, stored before or not.  Errors: NoSpace, DiskFailed."""
 
@@ -69,7 +90,13 @@ class DeleteItem(msgspec.Struct, frozen=True):
     epoch: int
 
 
-WriteItem: TypeAlias = "StoreItem | DeleteItem"
+SingleItem: TypeAlias = "StoreItem | DeleteItem"
+WriteItem: TypeAlias = "SingleItem | StoreSeveral"
+
+
+def count(item: WriteItem) -> int:
+    """Fragments and tombstones in an item."""
+    return len(item.fragments) if isinstance(item, StoreSeveral) else 1
 
 
 class WriteBatch(msgspec.Struct, frozen=True):
@@ -79,10 +106,12 @@ class WriteBatch(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """``error`` is None: it is on stable storage and in the index."""
+    """``error`` is None: it is on stable storage and in the index, but for what is ``refused``."""
 
     token: Any
     error: FabricError | None = None
+    refused: Mapping[int, FabricError] = {}
+    """Of ``StoreSeveral``: positions of fragments that are not stored, and why."""
 
 
 class WriteDone(msgspec.Struct, frozen=True):

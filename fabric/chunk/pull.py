@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fabric.chunk.jobs import StoreItem
+from fabric.chunk.jobs import Outcome, StoreItem
 from fabric.chunk.standing import Standing
 from fabric.chunk.write_queue import Ticket, WriteQueue
-from fabric.errors import FabricError
 from fabric.node.calls import Calls
 from fabric.node.effects import Effect, Payload
 from fabric.wire.messages import BucketEntry, FragmentData, Message, ReadFragment
@@ -59,11 +58,12 @@ class Puller:
         on_next: Callable[[float], list[Effect]],
         then: Then,
     ) -> list[Effect]:
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
-            if error is not None and error.code == "BAD_CHECKSUM":
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
+            code = outcome.error.code if outcome.error is not None else ""
+            if code == "BAD_CHECKSUM":
                 return on_next(now)
             # CONFLICT: deleted here in the meantime.
-            return then(error is None or error.code == "CONFLICT", now)
+            return then(code in ("", "CONFLICT"), now)
 
         ticket = Ticket(on_done, expires_at=float("inf"))
         standing = self._standing

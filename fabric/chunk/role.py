@@ -23,6 +23,7 @@ from fabric.chunk.jobs import (
     DiskChecked,
     ListDone,
     ListJob,
+    Outcome,
     ReadDone,
     ReadItem,
     ReadResult,
@@ -235,8 +236,10 @@ class ChunkRole:
         if self._writes.pending_bytes > self._settings.chunk_inflight_bytes_max:
             raise Busy(f"{self._server} has {self._writes.pending_bytes} bytes to write")
 
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
-            return [Reply(sender, failed(error) if error is not None else FragmentAborted(m.fid))]
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
+            if outcome.error is not None:
+                return [Reply(sender, failed(outcome.error))]
+            return [Reply(sender, FragmentAborted(m.fid))]
 
         ticket = Ticket(on_done, now + m.deadline_ms / 1000)
         self._writes.add(DeleteItem(ticket, m.fid, self._standing.group, self._standing.epoch))
@@ -417,9 +420,10 @@ class ChunkRole:
         return [effect for entry in entries for effect in self._repairs.add(entry, now)]
 
     def _delete(self, fid: int) -> None:
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
+            is_done = outcome.error is None
             # One that failed is ordered again by the next heartbeat, which must not follow at once.
-            if self._deletions.finish(fid, error is None) and error is None:
+            if self._deletions.finish(fid, is_done) and is_done:
                 self._link.soon(now)
             return []
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from itertools import accumulate
 
-from fabric.chunk.jobs import StoreItem
+from fabric.chunk.jobs import Outcome, StoreItem, StoreSeveral
 from fabric.chunk.standing import Standing
 from fabric.chunk.write_queue import Check, Ticket, WriteQueue
 from fabric.errors import BadRequest, Busy, FabricError
@@ -13,7 +13,6 @@ from fabric.node.effects import Effect, Payload, Reply, Sender, Unread
 from fabric.settings import KIB, Settings
 from fabric.wire.codec import failed
 from fabric.wire.messages import (
-    FragmentRef,
     FragmentRefusal,
     FragmentsStored,
     FragmentStored,
@@ -39,9 +38,9 @@ class StoreRequests:
         check = self._admit(m, len(payload), now)
         length = len(payload)
 
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
             # Durable, but is it still wanted?  See ``standing``.
-            refusal = error or check(now)
+            refusal = outcome.error or check(now)
             if refusal is not None:
                 return [Reply(sender, failed(refusal))]
             return [Reply(sender, FragmentStored(m.group, m.epoch, m.fid, length, m.checksum))]
@@ -53,27 +52,23 @@ class StoreRequests:
 
     def several(self, m: StoreFragments, sender: Sender, now: float, payload: Payload) -> list[Effect]:
         """Raises StaleEpoch, NotWritable, Busy, BadRequest."""
-        ends = list(accumulate(fragment.length for fragment in m.fragments))
-        if not ends or isinstance(payload, Unread) or ends[-1] != len(payload):
+        lengths = [fragment.length for fragment in m.fragments]
+        if not lengths or isinstance(payload, Unread) or sum(lengths) != len(payload):
             raise BadRequest("the payload is not the bytes of these fragments")
-        if any(fragment.group != m.group or not fragment.length for fragment in m.fragments):
+        if not all(lengths) or any(fragment.group != m.group for fragment in m.fragments):
             raise BadRequest(f"each of these fragments must have bytes and be of group {m.group}")
         check = self._admit(m, len(payload), now)
-        answer = _Answer(m, sender, check)
-        expires_at = now + m.deadline_ms / 1000
+
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
+            # As for a single one: durable, but still wanted?
+            refusal = outcome.error or check(now)
+            if refusal is not None:
+                return [Reply(sender, failed(refusal))]
+            return [Reply(sender, _answer(m, outcome.refused))]
+
+        ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
         data = memoryview(payload)  # type: ignore[arg-type]
-        for fragment, end in zip(m.fragments, ends, strict=True):
-            self._writes.add(
-                StoreItem(
-                    Ticket(partial(answer.on_done, fragment), expires_at, check),
-                    fragment.fid,
-                    m.group,
-                    m.epoch,
-                    fragment.checksum,
-                    data[end - fragment.length : end],
-                    self._standing.is_warm(fragment.fid, fragment.length),
-                )
-            )
+        self._writes.add(StoreSeveral(ticket, m.group, m.epoch, m.fragments, data))
         return []
 
     def _admit(self, m: StoreFragment | StoreFragments, length: int, now: float) -> Check:
@@ -86,35 +81,15 @@ class StoreRequests:
         return partial(self._standing.refusal, m.group, m.epoch)
 
 
-class _Answer:
-    """Gathers what became of the fragments of one request; given when all are done."""
-
-    def __init__(self, request: StoreFragments, sender: Sender, check: Check) -> None:
-        self._request = request
-        self._sender = sender
-        self._check = check
-        self._missing = len(request.fragments)
-        self._refused: dict[FragmentRef, FabricError] = {}
-
-    def on_done(self, fragment: FragmentRef, error: FabricError | None, now: float) -> list[Effect]:
-        self._missing -= 1
-        if error is not None:
-            self._refused[fragment] = error
-        if self._missing:
-            return []
-        # As for a single one: durable, but still wanted?
-        refusal = self._check(now)
-        if refusal is not None:
-            return [Reply(self._sender, failed(refusal))]
-        return [Reply(self._sender, self._stored())]
-
-    def _stored(self) -> FragmentsStored:
-        m = self._request
-        if not self._refused:
-            return FragmentsStored(m.group, m.epoch, m.fragments, [])
-        stored = [fragment for fragment in m.fragments if fragment not in self._refused]
-        refused = [
-            FragmentRefusal(fragment.fid, error.code, error.message[:1000])
-            for fragment, error in self._refused.items()
-        ]
-        return FragmentsStored(m.group, m.epoch, stored, refused)
+def _answer(m: StoreFragments, refused: Mapping[int, FabricError]) -> FragmentsStored:
+    if not refused:
+        return FragmentsStored(m.group, m.epoch, m.fragments, [])
+    return FragmentsStored(
+        m.group,
+        m.epoch,
+        [fragment for at, fragment in enumerate(m.fragments) if at not in refused],
+        [
+            FragmentRefusal(m.fragments[at].fid, error.code, error.message[:1000])
+            for at, error in refused.items()
+        ],
+    )

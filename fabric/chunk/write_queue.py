@@ -18,10 +18,13 @@ from fabric.chunk.jobs import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
     DeleteItem,
+    Outcome,
     StoreItem,
+    StoreSeveral,
     WriteBatch,
     WriteDone,
     WriteItem,
+    count,
 )
 from fabric.errors import DeadlineExceeded, FabricError
 from fabric.node.effects import Effect, Run
@@ -33,8 +36,8 @@ LANE = "write"
 ITEM_BYTES = 256
 """What an item holds besides its payload, about."""
 
-Done: TypeAlias = "Callable[[FabricError | None, float], list[Effect]]"
-"""Takes the error (None: durable) and the time."""
+Done: TypeAlias = "Callable[[Outcome, float], list[Effect]]"
+"""Takes what became of the item, and the time."""
 Check: TypeAlias = "Callable[[float], FabricError | None]"
 """Takes the time; says why the item may not be written any more."""
 
@@ -72,8 +75,8 @@ class WriteQueue:
 
     @property
     def pending(self) -> int:
-        """Items that wait or are being written."""
-        return len(self._waiting) + len(self._batch)
+        """Fragments and tombstones that wait or are being written."""
+        return sum(map(count, self._waiting)) + sum(map(count, self._batch))
 
     def oldest_s(self, now: float) -> float:
         """For how long the oldest of them has waited; 0 when there is none."""
@@ -93,8 +96,8 @@ class WriteQueue:
             return []
         effects: list[Effect] = []
         items: list[WriteItem] = []
-        room = BATCH_BYTES_MAX
-        while self._waiting and len(items) < BATCH_ITEMS_MAX:
+        room, count_room = BATCH_BYTES_MAX, BATCH_ITEMS_MAX
+        while self._waiting and count_room > 0:
             item = self._waiting[0]
             size = _size(item)
             if items and size > room:
@@ -104,15 +107,16 @@ class WriteQueue:
             error = _worthless(item.token, now)
             if error is not None:
                 self.pending_bytes -= size
-                effects += item.token.done(error, now)
+                effects += item.token.done(Outcome(item.token, error), now)
                 continue
             room -= size
+            count_room -= count(item)
             if not items:
                 self._batch_added_at = added_at
             items.append(item)
         if items:
             self._batch = items
-            self._running = sum(map(_size, items))
+            self._running = BATCH_BYTES_MAX - room
             effects.append(Run(LANE, WriteBatch(items)))
         return effects
 
@@ -123,22 +127,30 @@ class WriteQueue:
         effects: list[Effect] = []
         batch, self._batch = self._batch, []
         for item, outcome in zip(batch, done.outcomes, strict=True):
-            if outcome.error is None and isinstance(item, StoreItem):
-                self.stored_count += 1
-                self.stored_bytes += len(item.payload)
-            effects += outcome.token.done(outcome.error, now)
+            if outcome.error is None and not isinstance(item, DeleteItem):
+                self._count_stored(item, outcome)
+            effects += outcome.token.done(outcome, now)
         return effects
 
+    def _count_stored(self, item: StoreItem | StoreSeveral, outcome: Outcome) -> None:
+        self.stored_count += count(item) - len(outcome.refused)
+        self.stored_bytes += len(item.payload)
+        if isinstance(item, StoreSeveral):
+            self.stored_bytes -= sum(item.fragments[at].length for at in outcome.refused)
+
     def refuse_waiting(self, error: FabricError, now: float) -> tuple[int, list[Effect]]:
-        """Tell everyone whose item has not begun; returns how many those were.  The batch goes on."""
+        """Refuse everything that has not begun; how many fragments and tombstones those were.
+
+        The batch goes on.
+        """
         refused = list(self._waiting)
         self._waiting.clear()
         self._added_at.clear()
         effects: list[Effect] = []
         for item in refused:
             self.pending_bytes -= _size(item)
-            effects += item.token.done(error, now)
-        return len(refused), effects
+            effects += item.token.done(Outcome(item.token, error), now)
+        return sum(map(count, refused)), effects
 
 
 def _worthless(ticket: Ticket, now: float) -> FabricError | None:
@@ -147,5 +159,7 @@ def _worthless(ticket: Ticket, now: float) -> FabricError | None:
     return ticket.check(now) if ticket.check is not None else None
 
 
-def _size(item: StoreItem | DeleteItem) -> int:
-    return ITEM_BYTES + (len(item.payload) if isinstance(item, StoreItem) else 0)
+def _size(item: WriteItem) -> int:
+    if isinstance(item, DeleteItem):
+        return ITEM_BYTES
+    return ITEM_BYTES * count(item) + len(item.payload)

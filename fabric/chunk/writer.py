@@ -17,7 +17,15 @@ import xxhash
 from fabric.chunk.copies import replacing
 from fabric.chunk.data_file import DataFile
 from fabric.chunk.index import Entry, Index, IndexLost, Watermark
-from fabric.chunk.jobs import BATCH_BYTES_MAX, DeleteItem, Outcome, StoreItem, WriteItem
+from fabric.chunk.jobs import (
+    BATCH_BYTES_MAX,
+    DeleteItem,
+    Outcome,
+    SingleItem,
+    StoreItem,
+    StoreSeveral,
+    WriteItem,
+)
 from fabric.chunk.record import (
     PADDING,
     SUPERBLOCK_BYTES,
@@ -46,7 +54,7 @@ CHECKPOINT_RECORDS = 32_768
 class _Record(msgspec.Struct):
     """A record to be written, and whom to tell."""
 
-    item: WriteItem
+    item: SingleItem
     old: Entry | None
     length: int
     checksum: int
@@ -109,10 +117,20 @@ class Writer:
     def write(self, items: list[WriteItem], no_space_reason: str) -> list[Outcome]:
         """Do one batch.  With a ``no_space_reason`` fragments are refused with it; tombstones are written."""
         self._let_go()
-        errors: list[FabricError | None] = [None] * len(items)
+        singles: list[SingleItem] = []
+        for item in items:
+            if isinstance(item, StoreSeveral):
+                singles += item.singly()
+            else:
+                singles.append(item)
+        return _outcomes(items, self._write_singles(singles, no_space_reason))
+
+    def _write_singles(self, singles: list[SingleItem], no_space_reason: str) -> list[FabricError | None]:
+        """Why each was not done, if it was not."""
+        errors: list[FabricError | None] = [None] * len(singles)
         records: dict[int, _Record] = {}
         order: list[_Record] = []
-        for position, item in enumerate(items):
+        for position, item in enumerate(singles):
             try:
                 self._plan(item, position, records, order, no_space_reason)
             except IndexLost as error:
@@ -121,7 +139,7 @@ class Writer:
             except FabricError as error:
                 errors[position] = error
         self._write_records(order, errors)
-        return [Outcome(item.token, error) for item, error in zip(items, errors, strict=True)]
+        return errors
 
     def checkpoint(self) -> None:
         """Move the durable watermark to the end.
@@ -169,7 +187,7 @@ class Writer:
 
     def _plan(
         self,
-        item: WriteItem,
+        item: SingleItem,
         position: int,
         records: dict[int, _Record],
         order: list[_Record],
@@ -341,6 +359,22 @@ class Writer:
         data_file.bytes_max = self._file_bytes_max
         self._files.roll(data_file)
         return data_file
+
+
+def _outcomes(items: list[WriteItem], errors: list[FabricError | None]) -> list[Outcome]:
+    """One for each item; ``errors`` are those of the single ones."""
+    outcomes: list[Outcome] = []
+    start = 0
+    for item in items:
+        if isinstance(item, StoreSeveral):
+            end = start + len(item.fragments)
+            refused = {at: error for at, error in enumerate(errors[start:end]) if error is not None}
+            outcomes.append(Outcome(item.token, None, refused))
+            start = end
+        else:
+            outcomes.append(Outcome(item.token, errors[start]))
+            start += 1
+    return outcomes
 
 
 def _verified(item: StoreItem) -> Sequence[Buffer]:

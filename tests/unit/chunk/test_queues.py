@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fabric.chunk.jobs import (
+    BATCH_ITEMS_MAX,
     DeleteItem,
     Outcome,
     ReadDone,
@@ -10,15 +11,17 @@ from fabric.chunk.jobs import (
     ReadResult,
     Status,
     StoreItem,
+    StoreSeveral,
     WriteBatch,
     WriteDone,
+    count,
 )
 from fabric.chunk.read_queue import ReadQueue
 from fabric.chunk.read_queue import Ticket as ReadTicket
 from fabric.chunk.write_queue import ITEM_BYTES, Ticket, WriteQueue
 from fabric.errors import FabricError, NoFragment, NoSpace, Unavailable
 from fabric.node.effects import Effect, Reply, Run, Sender
-from fabric.wire.messages import Noted
+from fabric.wire.messages import FragmentRef, Noted
 
 NEVER = float("inf")
 
@@ -30,9 +33,9 @@ class Told:
         self.answers: dict[int, str] = {}
 
     def ticket(self, fid: int, expires_at: float = NEVER) -> Ticket:
-        def done(error: FabricError | None, now: float) -> list[Effect]:
+        def done(outcome: Outcome, now: float) -> list[Effect]:
             assert fid not in self.answers, "told twice"
-            self.answers[fid] = error.code if error else ""
+            self.answers[fid] = outcome.error.code if outcome.error else ""
             return [Reply(Sender(b"client", fid), Noted())]
 
         return Ticket(done, expires_at)
@@ -117,6 +120,34 @@ def test_stored_fragments_are_counted_and_what_failed_or_deleted_is_not() -> Non
     assert queue.pending == 4
     queue.finish(finished(batch, None, None, NoSpace("full"), None), 1.0)
     assert (queue.stored_count, queue.stored_bytes) == (2, 107)
+
+
+def test_fragments_that_came_together_are_counted_one_by_one() -> None:
+    told, queue = Told(), WriteQueue()
+    fragments = [FragmentRef(1, fid, length, 0) for fid, length in ((5, 10), (6, 20), (7, 40))]
+    together = StoreSeveral(told.ticket(5), 1, 1, fragments, memoryview(bytes(70)))
+    queue.add(told.delete(1))
+    queue.add(together)
+    assert (queue.pending, queue.pending_bytes) == (4, 4 * ITEM_BYTES + 70)
+    batch = batch_of(queue.take(0.0))
+    queue.add(together)
+    assert queue.pending == 7
+    outcomes = [Outcome(batch.items[0].token), Outcome(together.token, None, {1: NoSpace("full")})]
+    queue.finish(WriteDone(outcomes, Status()), 1.0)
+    assert (queue.stored_count, queue.stored_bytes) == (2, 50)
+    assert (queue.pending, queue.pending_bytes) == (3, 3 * ITEM_BYTES + 70)
+    told.answers.clear()
+    assert queue.refuse_waiting(Unavailable("ended"), 2.0)[0] == 3
+    assert told.answers == {5: "UNAVAILABLE"}
+    assert (queue.pending, queue.pending_bytes, queue.is_idle) == (0, 0, True)
+
+
+def test_a_batch_is_full_by_its_fragments() -> None:
+    told, queue = Told(), WriteQueue()
+    for first in range(0, 1000, 100):
+        fragments = [FragmentRef(1, fid, 1, 0) for fid in range(first, first + 100)]
+        queue.add(StoreSeveral(told.ticket(first), 1, 1, fragments, memoryview(bytes(100))))
+    assert sum(map(count, batch_of(queue.take(0.0)).items)) == -(-BATCH_ITEMS_MAX // 100) * 100
 
 
 def test_reads_are_counted_while_they_wait_while_they_run_and_when_they_gave_bytes() -> None:

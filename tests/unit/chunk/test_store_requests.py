@@ -7,7 +7,16 @@ import pytest
 from fabric.chunk.jobs import BATCH_ITEMS_MAX
 from fabric.node.shared_memory import SharedBytes
 from fabric.settings import Settings
-from fabric.wire.messages import Failed, FragmentRef, FragmentsStored, StoreFragments
+from fabric.wire.messages import (
+    AbortFragment,
+    Failed,
+    FragmentAborted,
+    FragmentRef,
+    FragmentsStored,
+    FragmentStored,
+    StoreFragment,
+    StoreFragments,
+)
 from tests.unit.chunk.engine_bench import checksum_of, payload_of
 from tests.unit.chunk.role_world import GROUP, World
 
@@ -79,6 +88,26 @@ def test_a_fid_that_was_aborted_or_is_taken_is_refused_alone() -> None:
     assert [(each.fid, each.code) for each in answer.refused] == [(5, "CONFLICT")]
 
 
+def test_each_in_a_batch_of_all_kinds_gets_its_own_answer() -> None:
+    world = writable(automatic=False)
+    world.ask(request(ref(99)), payload(ref(99)))  # the lane is at it while the others gather
+    bad = world.ask(StoreFragment(3000, GROUP, 1, 1, 7), payload_of(1, 10))
+    together = world.ask(
+        request(ref(2), FragmentRef(GROUP, 3, 100, 1), ref(4)), payload(ref(2), ref(3), ref(4))
+    )
+    aborted = world.ask(AbortFragment(3000, GROUP, 5))
+    good = world.ask(StoreFragment(3000, GROUP, 1, 6, checksum_of(payload_of(6, 10))), payload_of(6, 10))
+    while world.run_job():
+        pass
+    assert world.outcome(bad) == "BAD_CHECKSUM"
+    answer = world.replies[together][0]
+    assert isinstance(answer, FragmentsStored)
+    assert (answer.stored, [each.fid for each in answer.refused]) == ([ref(2), ref(4)], [3])
+    assert world.replies[aborted][0] == FragmentAborted(5)
+    assert isinstance(world.replies[good][0], FragmentStored)
+    assert world.servers["a"].bench.live().keys() == {99, 2, 4, 6}
+
+
 def test_the_same_request_again_gets_the_same_answer() -> None:
     world = writable()
     refs = [ref(fid) for fid in FIDS]
@@ -113,9 +142,7 @@ def test_those_whose_deadline_has_passed_are_not_written() -> None:
     late = world.ask(request(ref(5), ref(6), deadline_ms=500), payload(ref(5), ref(6)))
     world.now += 1.0
     world.run_job()
-    answer = world.replies[late][0]
-    assert isinstance(answer, FragmentsStored)
-    assert (answer.stored, [each.code for each in answer.refused]) == ([], ["DEADLINE", "DEADLINE"])
+    assert world.outcome(late) == "DEADLINE"
     assert world.servers["a"].bench.live().keys() == {1}
 
 
