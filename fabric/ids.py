@@ -22,10 +22,15 @@ Endpoint = NewType("Endpoint", str)
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 2**64 - 1
 
+RUN_BITS = 6
+"""So many low bits of a fid have no say in its bucket."""
+
 
 def bucket_of(fid: int) -> int:
-    """The bucket of a fid: the top byte of fid * 0x9E3779B97F4A7C15 mod 2**64.
+    """The bucket of a fid: the top byte of (fid // 64) * 0x9E3779B97F4A7C15 mod 2**64.
 
-    Fids are handed out in ranges; the multiplication spreads neighbours over all buckets.
+    64 neighbours share a bucket, and the multiplication spreads such runs over all of them.  Fids are handed
+    out one after the other, so what is written at one time changes few counters, and replicas that
+    differ by it have few buckets to compare.
     """
-    return ((fid * _GOLDEN) & _MASK) >> 56
+    return (((fid >> RUN_BITS) * _GOLDEN) & _MASK) >> 56

@@ -212,7 +212,7 @@ MUTATIONS = [
         "resurrect a delete",
         [(Engine, "_compare", _resurrecting), (writer.Writer, "_plan", _write_over_tombstones)],
         20,
-        ("P6",),
+        ("P6", "liveness"),  # replicas that bring back what others delete never become equal
     ),
     Mutation(
         "free what a commit may still name",
@@ -224,7 +224,7 @@ MUTATIONS = [
     Mutation(
         "find no orphans",
         [(FidLeases, "move_horizon", lambda self, delta, now: 0)],
-        10,
+        30,
         ("P10",),
         ("kill client", "kill mid-commit", "audit or rebalance"),
     ),

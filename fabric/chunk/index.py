@@ -195,7 +195,7 @@ assert BUCKETS == 256
 
 # --- the bytes of keys and values ----------------------------------------------------------------
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 _FRAGMENT = struct.Struct("<QQQ")
 _KEY = struct.Struct(">cBQ")

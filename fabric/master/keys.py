@@ -3,7 +3,7 @@
 ========================================  ===========================================================
 ``o/<path>``                              object: ``ObjectRecord``
 ``f/<object id><start offset>``           a page of its fragments: list of ``FragmentRef``
-``r/<group><bucket><fid>``                which page names a fragment: object id, start offset
+``b/<group><bucket><fid>``                which page names a fragment: object id, start offset
 ``x/<object id>``                         a doomed object: no path leads to it, its pages still exist
 ``d/<server> 00 <fid>``                   fragment that this server has yet to delete
 ``i/<operation id>``                      answer to a commit: its number, then ``Committed``
@@ -13,9 +13,11 @@
 ``e/<number>``                            event: ``EventRecord``
 ``m/term``  ``m/generation``  ``m/fids``  counters
 ``m/horizon``                             all fids below it have expired
-``m/references``                          up to which page ``r/`` is complete; empty: all of it
+``m/by-bucket``                           up to which page ``b/`` is complete; empty: all of it
 ``m/watched``                             prefixes of names of which copies are kept elsewhere
 ========================================  ===========================================================
+
+An earlier version kept what is in ``b/`` in ``r/``, with other buckets; it is removed.
 
 Numbers are 8 bytes, a bucket is 1, big endian, so that they sort by value.  Paths and server names are UTF-8.
 """
@@ -37,12 +39,13 @@ TERM = b"m/term"
 GENERATION = b"m/generation"
 FIDS = b"m/fids"
 HORIZON = b"m/horizon"
-REFERENCES_BUILT = b"m/references"
+REFERENCES_BUILT = b"m/by-bucket"
 WATCHED = b"m/watched"
 
 OBJECTS = b"o/"
 PAGES = b"f/"
-REFERENCES = b"r/"
+REFERENCES = b"b/"
+REFERENCES_OF_EARLIER = b"r/"
 DOOMED = b"x/"
 DELETES = b"d/"
 OPERATIONS = b"i/"
@@ -103,7 +106,7 @@ def page_of(key: bytes) -> tuple[int, int]:
 
 def reference_key(group: int, fid: int) -> bytes:
     """Of what names a fragment."""
-    return b"r/" + _REFERENCE.pack(group, bucket_of(fid), fid)
+    return REFERENCES + _REFERENCE.pack(group, bucket_of(fid), fid)
 
 
 def reference_value(object_id: int, start: int) -> bytes:
@@ -113,7 +116,7 @@ def reference_value(object_id: int, start: int) -> bytes:
 
 def references_prefix(group: int, bucket: int | None = None) -> bytes:
     """Of all fragments of a group that something names, or of one bucket of them."""
-    return b"r/" + _NUMBER.pack(group) + (b"" if bucket is None else bytes([bucket]))
+    return REFERENCES + _NUMBER.pack(group) + (b"" if bucket is None else bytes([bucket]))
 
 
 def task_key(task: int) -> bytes:

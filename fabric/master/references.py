@@ -21,6 +21,8 @@ from fabric.wire.messages import FragmentRef
 
 PAGES_PER_STEP = 200
 """Of an older store, when references are made for what it holds."""
+REMOVED_PER_STEP = 5_000
+"""Of its own references, before that."""
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -98,7 +100,13 @@ def is_built(store: Reader) -> bool:
 
 
 def build(delta: DeltaStore) -> None:
-    """Take the next pages of a store that an earlier version wrote; ``is_built`` says when it is done."""
+    """The next step with a store that an earlier version wrote; ``is_built`` says when it is done."""
+    earlier = keys.REFERENCES_OF_EARLIER
+    removed = delta.scan(earlier, keys.after_all(earlier), REMOVED_PER_STEP)
+    for key, _ in removed:
+        delta.delete(key)
+    if removed:
+        return
     pairs = delta.scan(*_pages(delta.get(keys.REFERENCES_BUILT) or b""), PAGES_PER_STEP)
     for key, value in pairs:
         object_id, start = keys.page_of(key)

@@ -53,7 +53,7 @@ def test_an_ordered_audit_tells_every_live_fragment_once_and_says_when_it_is_don
 def test_a_large_bucket_goes_in_pages_that_follow_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fabric.chunk.audit.PAGE_ENTRIES", 3)
     world = writable("a")
-    fids = [fid for fid in range(1, 4_000) if bucket_of(fid) == 9][:7]
+    fids = [fid for fid in range(1, 40_000) if bucket_of(fid) == 9][:7]
     for fid in fids:
         world.servers["a"].bench.store(fid)
     ordered(world, 1)

@@ -102,7 +102,7 @@ def test_equal_servers_list_no_buckets() -> None:
 
 def test_a_large_bucket_is_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fabric.chunk.role.PAGE_ENTRIES", 5)
-    fids = {fid for fid in range(1, 10_000) if bucket_of(fid) == 77}
+    fids = {fid for fid in range(1, 40_000) if bucket_of(fid) == 77}
     assert len(fids) > 20
     world = world_of(fids, set())
     world.assign("SYNC", 1)

@@ -12,6 +12,7 @@ from fabric.chunk.data_file import file_name
 from fabric.chunk.jobs import CompareDone, CompareJob, ListDone, ListJob, StoreItem, WriteBatch, WriteDone
 from fabric.chunk.record import SUPERBLOCK_BYTES, record_bytes
 from fabric.errors import MemoryGone
+from fabric.ids import bucket_of
 from fabric.node.disk import Buffer
 from fabric.node.effects import Unread
 from fabric.settings import Settings, settings_from
@@ -379,14 +380,15 @@ def test_digests_do_not_depend_on_the_order_of_arrival() -> None:
 
 def test_a_bucket_is_listed_by_pages() -> None:
     bench = Bench()
-    bench.store(*range(1, 2001), length=1)
+    bench.store(*range(1, 20_000, 10), length=1)
+    bucket = bucket_of(10_001)
     listed: list[int] = []
     done = ListDone(None, [], True)
     while done.more:
-        done = bench.engine.run(ListJob(None, 7, listed[-1] if listed else 0, 2))  # type: ignore[assignment]
+        done = bench.engine.run(ListJob(None, bucket, listed[-1] if listed else 0, 2))  # type: ignore[assignment]
         assert len(done.entries) <= 2
         listed += [entry.fid for entry in done.entries]
-    everything = bench.engine.run(ListJob(None, 7, 0, 10_000))
+    everything = bench.engine.run(ListJob(None, bucket, 0, 10_000))
     assert isinstance(everything, ListDone)
     assert listed == [entry.fid for entry in everything.entries] == sorted(listed)
     assert len(listed) > 2

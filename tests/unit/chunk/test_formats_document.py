@@ -68,7 +68,7 @@ def read_index(directory: Path) -> tuple[dict[int, Row], dict[bytes, bytes]]:
             others[key] = value[:-8]
             continue
         fid = int.from_bytes(key[2:], "big")
-        assert key == b"f" + bytes([(fid * 0x9E3779B97F4A7C15 % 2**64) >> 56]) + fid.to_bytes(8, "big")
+        assert key == b"f" + bytes([(fid // 64 * 0x9E3779B97F4A7C15 % 2**64) >> 56]) + fid.to_bytes(8, "big")
         offset, checksum, file, length, flags, stale = struct.unpack("<QQIIII", value[:-8])
         rows[fid] = (file, offset, length, checksum, flags, stale)
     store.close()
@@ -152,7 +152,7 @@ def compact(engine: Engine) -> None:
 
 def check_counters(rows: dict[int, Row], others: dict[bytes, bytes], kinds: dict[int, int]) -> list[int]:
     """Recount what the index counts; gives the buckets' digests."""
-    assert others.pop(b"v") == struct.pack("<I", 2)
+    assert others.pop(b"v") == struct.pack("<I", 3)
     assert len(others.pop(b"w")) == 12
     digests, fragments, sizes = [0] * 256, [0] * 256, [0] * 256
     files: dict[int, list[int]] = {}
@@ -162,7 +162,7 @@ def check_counters(rows: dict[int, Row], others: dict[bytes, bytes], kinds: dict
         in_file = files.setdefault(file, [0, 0, 0])
         files[file] = [in_file[0] + 1, in_file[1] + record, max(in_file[2], offset + record)]
         if not flags & 1:
-            bucket = (fid * 0x9E3779B97F4A7C15 % 2**64) >> 56
+            bucket = (fid // 64 * 0x9E3779B97F4A7C15 % 2**64) >> 56
             digests[bucket] ^= xxhash.xxh3_128_intdigest(struct.pack("<QQQ", fid, length, checksum))
             fragments[bucket] += 1
             sizes[bucket] += length

@@ -75,17 +75,17 @@ def test_a_superblock_is_these_bytes() -> None:
 
 def test_an_index_row_is_these_bytes() -> None:
     key = encode_key(0x1122334455667788)
-    assert key.hex() == "66741122334455667788"
+    assert key.hex() == "668e1122334455667788"
     assert decode_key(key) == 0x1122334455667788
     value = encode_value(
         key, Entry(file=3, offset=0x1000, length=100, checksum=0xA1A2A3A4A5A6A7A8, flags=1, stale=2)
     )
-    assert value.hex() == "0010000000000000a8a7a6a5a4a3a2a1030000006400000001000000020000000abb98e399406603"
+    assert value.hex() == "0010000000000000a8a7a6a5a4a3a2a1030000006400000001000000020000004e1ecef984872ee1"
     assert encode_watermark(Watermark(3, 0x1000)).hex() == "001000000000000003000000d4352bcb4938cc53"
 
 
 def test_counters_and_notes_of_an_index_are_these_bytes() -> None:
-    assert VERSION_VALUE.hex() == "02000000882ed0e4f8083970"
+    assert VERSION_VALUE.hex() == "03000000df9741f6f655c422"
     key, totals = bucket_key(7), BucketTotals(digest=0x0102, fragments=3, live_bytes=400)
     assert key.hex() == "6207"
     assert (

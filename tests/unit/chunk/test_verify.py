@@ -139,7 +139,7 @@ def test_a_lost_row_is_missed_three_times_over(bench: Bench) -> None:
     left = [fid for fid in range(1, 8) if fid != 6 and entry_of(bench, fid).file == file]
     found = "\n".join(damage(bench))
     assert "fragment 6: its record at" in found
-    assert "0 live fragments with 0 bytes; counted are 1 with 100" in found
+    assert "5 live fragments with 500 bytes; counted are 6 with 600" in found
     assert f"{file:08d}.data: {len(left)} entries with" in found
 
 

@@ -164,11 +164,13 @@ def test_a_store_of_an_earlier_version_gets_its_references(bench: MasterBench) -
         bench.commit(PutOperation(f"o/{n}", [fragment(first + n)]))
     pairs = bench.store.scan(keys.REFERENCES, keys.after_all(keys.REFERENCES), 1_000)
     assert len(pairs) == 300
-    bench.store.write({**{key: None for key, _ in pairs}, keys.REFERENCES_BUILT: None})
+    earlier = {keys.REFERENCES_OF_EARLIER + key[2:]: value for key, value in pairs}
+    bench.store.write({**{key: None for key, _ in pairs}, keys.REFERENCES_BUILT: None, **earlier})
 
     bench.restart()
 
     assert bench.store.scan(keys.REFERENCES, keys.after_all(keys.REFERENCES), 1_000) == pairs
+    assert bench.store.scan(b"r/", b"r0", 1_000) == []
 
 
 # --- moves ----------------------------------------------------------------------------------------
