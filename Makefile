@@ -19,11 +19,11 @@ run:
 	@scripts/environment
 	@exec .venv/bin/fabric up --data $(DATA)
 
-# Tests that start real processes use both cores of a small machine by themselves, one after the other.
+# Tests that start real processes wait half of their time; those of one file share processes, and a worker.
 test:
 	@scripts/environment test
 	.venv/bin/python -m pytest -m "not e2e" -n 2
-	.venv/bin/python -m pytest -m e2e
+	.venv/bin/python -m pytest -m e2e -n 2 --dist loadfile
 
 check:
 	@scripts/environment test,check

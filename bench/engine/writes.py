@@ -14,9 +14,8 @@ from bench.errors import BenchError
 from bench.stats import median
 from fabric.chunk.data_file import ALLOCATE_BYTES
 from fabric.chunk.engine import Engine
-from fabric.chunk.jobs import StoreItem, WriteBatch, WriteDone
+from fabric.chunk.jobs import Outcome, StoreItem, WriteBatch, WriteDone
 from fabric.chunk.write_queue import LANE, Ticket, WriteQueue
-from fabric.errors import FabricError
 from fabric.node.disk import Buffer, File
 from fabric.node.effects import Effect, Run
 from fabric.node.lanes import Lane, Lanes
@@ -210,9 +209,9 @@ class _Loop:
         self._lanes.close(5.0)
 
     def _put(self) -> None:
-        def on_done(error: FabricError | None, now: float) -> list[Effect]:
-            if error is not None:
-                raise BenchError(error.message)
+        def on_done(outcome: Outcome, now: float) -> list[Effect]:
+            if outcome.error is not None:
+                raise BenchError(outcome.error.message)
             self._under_way -= 1
             self._done += 1
             return []

@@ -33,6 +33,7 @@ class Roles:
         self._work = work
         self._replicas = replicas
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._groups = 1
         first = choose_port("tcp://127.0.0.1:0", in_a_row=CHUNKS_MAX + 3)
         self.master, self.proxy = first, next_port(first, 2)
         self._first_chunk = next_port(first, 3)
@@ -75,6 +76,7 @@ class Roles:
 
     def start_group(self, group: int) -> None:
         """All chunk servers that are for a group."""
+        self._groups = max(self._groups, group)
         for name in self.members(group):
             self.start_chunk(name)
 
@@ -138,7 +140,8 @@ class Roles:
                         return f"{name} is {details.mode} in epoch {details.epoch}, not {group.epoch}"
         except FabricError as error:
             return error.message
-        return "" if groups else "there is no group yet"
+        # A group is known with the first of its servers: one may be ready before another is there at all.
+        return "" if len(groups) >= self._groups else f"there are {len(groups)} of {self._groups} groups"
 
     def wait_writable(self, patience_s: float = 60.0) -> float:
         """Until all groups take writes; how long that took, in seconds.  Raises BenchError."""

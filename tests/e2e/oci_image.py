@@ -82,8 +82,8 @@ class Layout:
                 emit(bytes(-size % 512))
             emit(bytes(1024))
         digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(MIB):
+        with path.open("rb") as written:
+            while piece := written.read(MIB):
                 digest.update(piece)
         packed_size = path.stat().st_size
         path.rename(self.directory / "blobs/sha256" / digest.hexdigest())
@@ -106,8 +106,8 @@ def blob_names(directory: Path) -> set[str]:
     names = set()
     for path in (directory / "blobs/sha256").iterdir():
         digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while piece := file.read(MIB):
+        with path.open("rb") as written:
+            while piece := written.read(MIB):
                 digest.update(piece)
         assert digest.hexdigest() == path.name, path
         names.add(path.name)
