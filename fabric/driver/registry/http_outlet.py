@@ -22,6 +22,8 @@ from aiohttp import web
 
 from fabric.driver.object_store import Buffer, Deferred
 
+IN_A_ROW_MAX = 4
+"""Pieces that a thread sends of one answer before it turns to another that waits for a thread."""
 PATIENCE_MS = 1
 """How long a thread waits for a full socket: a client that is fast has made room by then."""
 
@@ -107,8 +109,10 @@ class Outlet:
             await self._room()
 
     def _send_line(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Send one piece after the other.  True when one is left that has no room, or no bytes."""
-        while self._line and not self._closed:
+        """Send some pieces, one after the other.  True when one is left that has no room, or no bytes."""
+        for _ in range(IN_A_ROW_MAX):
+            if not self._line or self._closed:
+                break
             piece = self._line[0]
             # One thread does both: bytes that a processor has just read it need not fetch from another.
             data = piece if isinstance(piece, Buffer) else piece.load()

@@ -9,8 +9,8 @@ import os
 import socket
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -273,14 +273,16 @@ class Held:
 
 
 @asynccontextmanager
-async def an_outlet() -> AsyncGenerator[tuple[Outlet, socket.socket], None]:
+async def an_outlet(
+    threads: Executor | int = 4,
+) -> AsyncGenerator[tuple[Outlet, socket.socket], None]:
     """The outlet of one end of a pair of sockets, and the other end.  They hold little between them."""
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
     theirs.setblocking(False)
     _, writer = await asyncio.open_connection(sock=ours)
-    with ThreadPoolExecutor(4) as threads:
-        outlet = Outlet(writer.transport, ours.fileno(), threads)
+    with ThreadPoolExecutor(threads) if isinstance(threads, int) else nullcontext(threads) as executor:
+        outlet = Outlet(writer.transport, ours.fileno(), executor)
         try:
             async with asyncio.timeout(10):
                 yield outlet, theirs
@@ -365,6 +367,43 @@ async def test_an_outlet_that_is_closed_begins_no_other_piece() -> None:
             await asyncio.sleep(0.001)
         assert second.thread is None
         assert await received(theirs, 8) == b"beginone"
+
+
+class Followed:
+    """A piece that loads when the next one is in line; so the thread that sends always finds one."""
+
+    def __init__(self, outlet: Outlet, enough: threading.Event) -> None:
+        self._outlet, self._enough = outlet, enough
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self) -> bytes:
+        while len(self._outlet._line) < 2 and not self._enough.wait(0.001):
+            pass
+        return b"f"
+
+    async def otherwise(self) -> memoryview:
+        raise AssertionError("it loads")
+
+
+@on_both_loops
+async def test_a_fast_client_does_not_keep_a_thread_from_the_others() -> None:
+    enough = threading.Event()
+    async with an_outlet(threads=1) as (outlet, theirs), an_outlet(outlet._threads) as (other, _):
+
+        async def without_end() -> None:
+            await outlet.write(b"f", 1.0)  # from now on one may wait in line
+            while not enough.is_set():
+                await outlet.write(Followed(outlet, enough), 1.0)
+
+        fast = asyncio.create_task(without_end())
+        try:
+            await received(theirs, 10)
+            await other.write(b"me too", 1.0)
+        finally:
+            enough.set()
+        await fast
 
 
 @on_both_loops
