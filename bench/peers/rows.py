@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.peers import growth, images, large, registry, small, speedy
 from bench.peers.figures import Target
 from bench.peers.sides import Sides
-from bench.peers.stage import DEBIAN, FABRIC, FABRIC_OF_ONE, SEAWEED, WIRE, Effort, Stage
+from bench.peers.stage import DEBIAN, FABRIC, FABRIC_OF_ONE, HOPS, SEAWEED, WIRE, Effort, Stage
 from fabric.settings import KIB, MIB
 
 FULL = Effort(
@@ -62,7 +62,7 @@ def _beside_seaweed() -> list[Row]:
                 f"put-1KiB-c{clients}",
                 f"puts of 1 KiB, durable on 3 replicas, {clients} clients, against weed benchmark with 002",
                 [Target(rate, 4.0)],
-                both,
+                [*both, HOPS],
                 partial(small.puts, clients=clients),
             )
         )

@@ -22,8 +22,11 @@ PUT_BYTES = 4 * MIB
 
 
 def puts(stage: Stage, clients: int) -> Sides:
-    """Puts through the proxy, and ``weed benchmark -writeOnly``: as it comes, and told to flush."""
-    seaweed, ours = stage.seaweed(), stage.clients()
+    """Puts through the proxy, and ``weed benchmark -writeOnly``: as it comes, and told to flush.
+
+    Beside them what the hops and syncs of a put take by themselves.
+    """
+    seaweed, ours, hops = stage.seaweed(), stage.clients(), stage.hops()
     job = _job("put", stage, clients)
     ours.run(job._replace(seconds=WARM_UP_S, label="warm-up"))
     count = stage.effort.small_writes
@@ -33,6 +36,7 @@ def puts(stage: Stage, clients: int) -> Sides:
             "fabric": lambda run: objects(ours.run(job._replace(label=f"put-{clients}-{run}"))),
             "SeaweedFS": lambda run: _values(seaweed.write(count, clients)),
             "SeaweedFS with fsync": lambda run: _values(seaweed.write(count // 2, clients, fsync=True)),
+            "hops and syncs alone": lambda run: objects(hops.measure(SIZE, clients, stage.effort.seconds)),
         }
     )
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bench.clients import Clients
 from bench.cluster import Cluster, running_fabric
+from bench.hops_limit import HopsLimit
 from bench.http import Blob
 from bench.http_limit import BareHttp
 from bench.peers.debian import DebianRegistry, running_debian
@@ -27,7 +28,7 @@ from bench.wire_limit import WireLimit
 from fabric.settings import Settings
 
 FABRIC, FABRIC_OF_ONE, SEAWEED, DEBIAN = "fabric", "fabric of one replica", "SeaweedFS", "docker-registry"
-WIRE, BARE_HTTP = "ZeroMQ", "bare HTTP"
+WIRE, HOPS, BARE_HTTP = "ZeroMQ", "hops", "bare HTTP"
 
 Thing = TypeVar("Thing")
 
@@ -106,6 +107,10 @@ class Stage:
     def wire(self) -> WireLimit:
         """A ZeroMQ peer that only answers."""
         return self._once(WIRE, WireLimit)
+
+    def hops(self) -> HopsLimit:
+        """What a put's hops and syncs alone take."""
+        return self._once(HOPS, lambda: HopsLimit(self.directory))
 
     def bare_http(self) -> BareHttp:
         """An aiohttp server with nothing behind it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from bench import http
 from bench.disk_limit import append_durably
 from bench.errors import BenchError
+from bench.hops_limit import ROW_BYTES, HopsLimit
 from bench.http_limit import BareHttp
 from bench.wire_limit import WireLimit
 from fabric.settings import KIB, MIB
@@ -76,3 +78,19 @@ def test_a_renewed_blob_has_another_digest_and_the_same_size(tmp_path: Path) -> 
 
     assert len(digests) == 3
     assert blob.path.stat().st_size == 100
+
+
+def test_hops_alone_bring_every_object_to_every_file_before_they_are_counted(tmp_path: Path) -> None:
+    with HopsLimit(tmp_path) as hops:
+        sample = hops.measure(1 * KIB, in_flight=4, seconds=0.02)
+        count = len(sample.latencies_s)
+        assert count % 4 == 0
+        assert sample.bytes_moved == count * KIB > 0
+        (place,) = tmp_path.iterdir()
+        *replicas, master = sorted(place.iterdir())
+        for path, each in [*((path, b"o" * KIB) for path in replicas), (master, b"r" * ROW_BYTES)]:
+            with path.open("rb") as file:
+                assert file.read(count * len(each) + 1) == each * count + bytes(1)
+    assert len(replicas) == 3
+    assert list(tmp_path.iterdir()) == []
+    assert multiprocessing.active_children() == []
