@@ -42,10 +42,8 @@ class Outlet:
         self._sending: Future[bool] | None = None
         self._moved = asyncio.Event()
         """A piece was sent, or the thread has ended."""
-        self._waiting_max = 0
-        """Pieces that may stay in line while the caller gets the next: none for a client that is slow."""
-        self._was_full = False
-        """The socket had no room since the last ``write`` began."""
+        self._keeps_up = False
+        """The socket had room for all of the last ``write``."""
         self._closed = False
 
     @classmethod
@@ -68,10 +66,10 @@ class Outlet:
         Raises TimeoutError when it takes nothing for ``stall_s`` seconds, ConnectionError when the
         client is gone, and FabricError when a deferred piece cannot be had.
         """
+        waiting_max = 1 if self._keeps_up else 0
+        self._keeps_up = True
         self._line.append(data)
-        await self._send_until(self._waiting_max, stall_s)
-        self._waiting_max = 0 if self._was_full else 1
-        self._was_full = False
+        await self._send_until(waiting_max, stall_s)
 
     async def finish(self, stall_s: float) -> None:
         """Returns when the kernel has all bytes.  Raises what ``write`` raises."""
@@ -104,7 +102,7 @@ class Outlet:
         if not isinstance(first, Buffer):
             self._line[0] = await first.otherwise()
             return
-        self._was_full = True
+        self._keeps_up = False
         async with asyncio.timeout(stall_s):
             await self._room()
 
