@@ -9,10 +9,9 @@ round has all objects in it: what the fabric takes beyond this is its own work.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import zmq
 
+from bench.child import Child
 from bench.errors import BenchError
 from bench.stats import Sample
 from fabric.node.process import set_up_process
@@ -32,7 +32,6 @@ ROW_BYTES = 80
 FILE_BYTES = 256 * 1024 * 1024
 """Written from the start again when it is full: so it never grows."""
 PATIENCE_MS = 10_000
-JOIN_S = 5.0
 
 
 class HopsLimit:
@@ -76,26 +75,11 @@ class HopsLimit:
     ) -> None:
         self._left.close()
 
-    def _start(self, target: Any, argument: object) -> str:
-        """A process that ends with its pipe; its endpoint."""
-        spawn = multiprocessing.get_context("spawn")
-        pipe, theirs = spawn.Pipe()
-        process = spawn.Process(target=target, args=(theirs, argument), daemon=True)
-        process.start()
-        theirs.close()
-        self._left.callback(_end, process)
-        self._left.callback(pipe.close)
-        if not pipe.poll(30):
-            raise BenchError("a process of the hops did not start")
-        endpoint: str = pipe.recv()
-        return endpoint
-
-
-def _end(process: Any) -> None:
-    process.join(JOIN_S)
-    if process.is_alive():
-        process.kill()
-        process.join()
+    def _start(self, target: Callable[..., None], argument: object) -> str:
+        """Its endpoint."""
+        child = Child("a process of the hops", target, argument)
+        self._left.callback(child.close)
+        return child.address
 
 
 def _listen(pipe: Connection) -> tuple[zmq.Context[zmq.Socket[bytes]], Any, Any]:

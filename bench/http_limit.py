@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import socket
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -11,25 +10,18 @@ from types import TracebackType
 import uvloop
 from aiohttp import web
 
-from bench.errors import BenchError
+from bench.child import Child
 from fabric.settings import MIB
 
 PIECE_BYTES = 1 * MIB
-JOIN_S = 5.0
 
 
 class BareHttp:
     """The bare server in a process of its own.  A context manager: leaving it ends the process."""
 
     def __init__(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
-        if not self._pipe.poll(30):
-            raise BenchError("the bare HTTP server did not start")
-        self.url: str = self._pipe.recv()
+        self._child = Child("the bare HTTP server", _serve)
+        self.url = self._child.address
         """``PUT {url}/sink`` takes and forgets; ``GET {url}/source/N`` gives N bytes."""
 
     def __enter__(self) -> BareHttp:
@@ -38,11 +30,7 @@ class BareHttp:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pipe.close()
-        self._process.join(JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._child.close()
 
 
 def _serve(pipe: Connection) -> None:

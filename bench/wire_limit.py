@@ -8,7 +8,6 @@ is decoded or stored.
 
 from __future__ import annotations
 
-import multiprocessing
 from multiprocessing.connection import Connection
 from time import perf_counter
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Any
 
 import zmq
 
+from bench.child import Child
 from bench.errors import BenchError
 from bench.stats import Sample
 from fabric.node.frames import COPY_BELOW_BYTES
@@ -24,26 +24,17 @@ from fabric.settings import FRAGMENT_BYTES_MAX, Settings
 HEADER_BYTES = 96
 """About that of a store request."""
 PATIENCE_MS = 10_000
-JOIN_S = 5.0
 
 
 class WireLimit:
     """An answering process and a socket to it.  A context manager: leaving it ends both."""
 
     def __init__(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_answer, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
-        if not pipe.poll(30):
-            raise BenchError("the ZeroMQ peer did not start")
-        endpoint = pipe.recv()
-        self._pipe = pipe
+        self._child = Child("the ZeroMQ peer", _answer)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
-        self._socket.connect(endpoint)
+        self._socket.connect(self._child.address)
 
     def measure(self, writes: bool, object_bytes: int, concurrency: int, seconds: float) -> Sample:
         """Objects over the wire, each one message or a stream of fragments.  Raises BenchError on silence."""
@@ -82,11 +73,7 @@ class WireLimit:
     ) -> None:
         self._socket.close(linger=0)
         self._context.term()
-        self._pipe.close()
-        self._process.join(JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._child.close()
 
 
 def _send(socket: Any, frames: list[bytes]) -> None:

@@ -6,28 +6,20 @@ So it is where the distance, not the line, bounds a connection: its window goes 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from bench.errors import BenchError
+from bench.child import Child
 
 PIECE_BYTES = 64 * 1024
-JOIN_S = 5.0
 
 
 class SlowLink:
     """The relay, in a process of its own.  A context manager: leaving it ends the process."""
 
     def __init__(self, host: str, port: int, bytes_per_s: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_relay, args=(theirs, host, port, bytes_per_s), daemon=True)
-        self._process.start()
-        theirs.close()
-        if not self._pipe.poll(30):
-            raise BenchError("the slow link did not start")
-        self.url: str = self._pipe.recv()
+        self._child = Child("the slow link", _relay, host, port, bytes_per_s)
+        self.url = self._child.address
 
     def __enter__(self) -> SlowLink:
         return self
@@ -35,12 +27,8 @@ class SlowLink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        self._process.join(JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._pipe.close()
+        self._child.terminate()
+        self._child.close()
 
 
 def _relay(pipe: Connection, host: str, port: int, bytes_per_s: int) -> None:

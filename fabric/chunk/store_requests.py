@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from fabric.chunk.jobs import Outcome, StoreItem, StoreSeveral
@@ -16,6 +16,7 @@ from fabric.wire.messages import (
     FragmentRefusal,
     FragmentsStored,
     FragmentStored,
+    Message,
     StoreFragment,
     StoreFragments,
 )
@@ -38,14 +39,10 @@ class StoreRequests:
         check = self._admit(m, len(payload), now)
         length = len(payload)
 
-        def on_done(outcome: Outcome, now: float) -> list[Effect]:
-            # Durable, but is it still wanted?  See ``standing``.
-            refusal = outcome.error or check(now)
-            if refusal is not None:
-                return [Reply(sender, failed(refusal))]
-            return [Reply(sender, FragmentStored(m.group, m.epoch, m.fid, length, m.checksum))]
+        def stored(outcome: Outcome) -> FragmentStored:
+            return FragmentStored(m.group, m.epoch, m.fid, length, m.checksum)
 
-        ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
+        ticket = _ticket(m, sender, now, check, stored)
         stays_warm = self._standing.is_warm(m.fid, length)
         self._writes.add(StoreItem(ticket, m.fid, m.group, m.epoch, m.checksum, payload, stays_warm))
         return self._writes.take(now) if length >= LARGE_BYTES else []
@@ -58,15 +55,7 @@ class StoreRequests:
         if not all(lengths) or any(fragment.group != m.group for fragment in m.fragments):
             raise BadRequest(f"each of these fragments must have bytes and be of group {m.group}")
         check = self._admit(m, len(payload), now)
-
-        def on_done(outcome: Outcome, now: float) -> list[Effect]:
-            # As for a single one: durable, but still wanted?
-            refusal = outcome.error or check(now)
-            if refusal is not None:
-                return [Reply(sender, failed(refusal))]
-            return [Reply(sender, _answer(m, outcome.refused))]
-
-        ticket = Ticket(on_done, now + m.deadline_ms / 1000, check)
+        ticket = _ticket(m, sender, now, check, lambda outcome: _stored(m, outcome.refused))
         data = memoryview(payload)  # type: ignore[arg-type]
         self._writes.add(StoreSeveral(ticket, m.group, m.epoch, m.fragments, data))
         return []
@@ -81,7 +70,24 @@ class StoreRequests:
         return partial(self._standing.refusal, m.group, m.epoch)
 
 
-def _answer(m: StoreFragments, refused: Mapping[int, FabricError]) -> FragmentsStored:
+def _ticket(
+    m: StoreFragment | StoreFragments,
+    sender: Sender,
+    now: float,
+    check: Check,
+    stored: Callable[[Outcome], Message],
+) -> Ticket:
+    """Answers with what ``stored`` says of an outcome without an error."""
+
+    def on_done(outcome: Outcome, now: float) -> list[Effect]:
+        # Durable, but is it still wanted?  See ``standing``.
+        refusal = outcome.error or check(now)
+        return [Reply(sender, failed(refusal) if refusal is not None else stored(outcome))]
+
+    return Ticket(on_done, now + m.deadline_ms / 1000, check)
+
+
+def _stored(m: StoreFragments, refused: Mapping[int, FabricError]) -> FragmentsStored:
     if not refused:
         return FragmentsStored(m.group, m.epoch, m.fragments, [])
     return FragmentsStored(
